@@ -1,0 +1,1 @@
+"""Domains, accounts and their passwords."""

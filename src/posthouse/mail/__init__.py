@@ -1,0 +1,1 @@
+"""Values of mail: addresses, envelopes, replies, messages. No input, no output."""

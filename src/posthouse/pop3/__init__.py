@@ -1,0 +1,1 @@
+"""The POP3 protocol core, both roles, without input or output."""

@@ -1,0 +1,1 @@
+"""The interfaces between the floors: Protocols and the values they pass."""

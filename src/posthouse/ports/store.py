@@ -1,0 +1,252 @@
+"""The store of letters and accounts, as the other floors see it.
+
+One accepted letter is one transaction: its content, its deliveries and the counters of the mailboxes are on the
+disk together or not at all. Whatever fails on our side raises `Unavailable`; nothing is lost by it.
+Every method may be called from the event loop's thread only, and none blocks it for longer than a point
+look-up takes (tens of microseconds): longer work runs in the store's own threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from posthouse.mail.envelope import Envelope
+
+
+class Conflict(Exception):
+    """It exists already, or still has something in it."""
+
+
+class Missing(Exception):
+    """There is no such domain, account or mailbox."""
+
+
+@dataclass(slots=True, frozen=True)
+class Domain:
+    """A domain whose mail lies here. `name` is lower case, A-labels."""
+
+    id: int
+    name: str
+    accounts: int = 0
+    created: float = 0.0
+
+
+@dataclass(slots=True)
+class Account:
+    """Somebody with a mailbox. `address` is `Address.key`; `password` a hash in PHC string form, empty for none."""
+
+    id: int
+    address: str
+    password: str = field(repr=False)
+    inbox: int  # the id of its INBOX
+    quota: int = 0  # octets that all its mailboxes may hold; 0: no limit
+    used: int = 0  # octets they hold now
+    messages: int = 0
+    created: float = 0.0
+
+
+@dataclass(slots=True)
+class Delivery:
+    """One copy of a letter for one mailbox. `prefix` holds the header fields put before the content (whole lines
+    with CRLF). The size of the copy everywhere is len(prefix) + the content's size."""
+
+    account: int
+    prefix: bytes
+    recipient: str = ""  # the address as RCPT gave it
+    notify: tuple[str, ...] = ()
+    orcpt: str | None = None
+
+
+@dataclass(slots=True)
+class Delivered:
+    """Where a copy went. `failure` is None when it is on the disk; else why this one recipient has no copy
+    ("missing": the account was removed meanwhile, "quota": it does not fit, "too big": it never can)."""
+
+    account: int
+    uid: int = 0
+    unique_id: str = ""
+    failure: str | None = None
+
+
+class Draft(Protocol):
+    """Octets of a letter on their way in. Memory stays constant: what is large goes to a file of its own."""
+
+    @property
+    def size(self) -> int:
+        """Octets written so far."""
+        ...
+
+    @property
+    def head(self) -> bytes:
+        """The first octets, at most 1024 of them."""
+        ...
+
+    @property
+    def tail(self) -> bytes:
+        """The last octets, at most two of them."""
+        ...
+
+    async def write(self, octets: bytes) -> None:
+        """Adds octets as they are to be kept (unstuffed, CRLF lines). Raises Unavailable."""
+        ...
+
+    def read_header(self, limit: int) -> bytes:
+        """The first octets up to and with the empty line that ends the header, at most about `limit` of them."""
+        ...
+
+    async def discard(self) -> None:
+        """Forgets it all. Harmless when the draft was delivered or discarded already."""
+        ...
+
+
+class Spool(Protocol):
+    """Where letters are collected before they are accepted."""
+
+    def draft(self, expected: int | None = None) -> Draft:
+        """A new empty draft; `expected` is the size the sender announced. Raises Unavailable(Fault.FULL) when the
+        disk has too little room for it."""
+        ...
+
+
+Row = tuple[int, str, int, int]
+"""One message of a maildrop: UID, unique-id, size in octets, and 1 when POP3 retrieved it before (else 0)."""
+
+
+@dataclass(slots=True)
+class Maildrop:
+    """What a mailbox held at one moment: its messages in the order of their UIDs. A value, not a transaction."""
+
+    mailbox: int
+    rows: list[Row]
+    octets: int
+
+
+class Letter(Protocol):
+    """A stored message, open for reading. Its content is checked against its checksum as it is read."""
+
+    @property
+    def prefix(self) -> bytes:
+        """The header fields put before the content."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Octets in all, prefix and content."""
+        ...
+
+    @property
+    def octets(self) -> bytes | None:
+        """Prefix and content together when the message is small and at hand, else None: use `chunks`."""
+        ...
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Prefix and content in pieces of at most 256 KiB or so. Raises Unavailable (STORAGE or DAMAGED); an
+        octet that fails the checksum may have been yielded before, so the caller must break off its reply."""
+        ...
+
+
+@dataclass(slots=True)
+class Damage:
+    """One thing that is wrong in a store. `what` is a short fixed word, `where` names the letter, file or table,
+    `whose` the accounts concerned, `text` says it in a sentence for people."""
+
+    what: str
+    where: str
+    text: str
+    whose: list[str] = field(default_factory=list)
+
+
+class Store(Spool, Protocol):
+    """The store of one data directory."""
+
+    # Letters
+
+    async def deliver(
+        self, draft: Draft, deliveries: Sequence[Delivery], *, letter: str, envelope: Envelope | None = None
+    ) -> list[Delivered]:
+        """Makes the draft's content a letter in the INBOX of each account, in one transaction, and returns once that
+        is on the disk: one result per delivery, in order. The draft is used up. `letter` is the letter's id.
+
+        A content without a final CRLF gets one. Raises Unavailable when the transaction failed: then no mailbox
+        has anything of it. When every delivery has a `failure`, nothing is stored.
+        """
+        ...
+
+    def lock(self, mailbox: int) -> bool:
+        """Takes the maildrop lock of a mailbox; False when another session has it. It ends with `unlock` or with
+        the process."""
+        ...
+
+    def unlock(self, mailbox: int) -> None:
+        """Gives the maildrop lock back."""
+        ...
+
+    async def maildrop(self, mailbox: int) -> Maildrop:
+        """The messages of a mailbox now. Raises Missing, Unavailable."""
+        ...
+
+    async def fetch(self, mailbox: int, uids: Sequence[int]) -> list[Letter | None]:
+        """The messages with these UIDs, None for each that is gone. Small contents come at once (for at most some
+        1 MiB in all: later ones may come as `chunks`), so several small messages cost one look-up."""
+        ...
+
+    async def update(self, mailbox: int, deleted: Iterable[int], retrieved: Iterable[int]) -> None:
+        """Removes messages and marks others as retrieved by POP3, in one transaction; returns once that is on the
+        disk (at once when there is nothing to do). Raises Unavailable: then nothing was removed."""
+        ...
+
+    # Domains and accounts
+
+    async def add_domain(self, name: str) -> Domain:
+        """Raises Conflict when it exists."""
+        ...
+
+    async def remove_domain(self, name: str) -> None:
+        """Raises Missing, or Conflict while it has accounts."""
+        ...
+
+    async def domains(self) -> list[Domain]:
+        """All domains in the order they were added."""
+        ...
+
+    async def find_domain(self, name: str) -> Domain | None:
+        """A point look-up by the canonical name; sees what other processes committed."""
+        ...
+
+    async def add_account(self, address: str, password: str, quota: int = 0) -> Account:
+        """Adds an account with an empty INBOX. `address` is `Address.key`, `password` a hash. Raises Conflict, or
+        Missing when its domain is not here."""
+        ...
+
+    async def set_password(self, address: str, password: str) -> None:
+        """Replaces the hash. Raises Missing."""
+        ...
+
+    async def remove_account(self, address: str) -> int:
+        """Removes the account and its mail, returns the number of letters removed. Raises Missing, or Conflict while
+        its maildrop is in use by a session of this process."""
+        ...
+
+    async def accounts(self, domain: str | None = None) -> list[Account]:
+        """All accounts (of one domain), by address."""
+        ...
+
+    async def find_account(self, address: str) -> Account | None:
+        """A point look-up by `Address.key`; sees what other processes committed."""
+        ...
+
+    async def find_local_part(self, local: str) -> list[Account]:
+        """At most two accounts with this local part (canonical form) in any domain."""
+        ...
+
+    # The store itself
+
+    def check(self, *, full: bool = True) -> AsyncIterator[Damage]:
+        """Looks for every kind of damage and yields each with a name; nothing yielded means sound."""
+        ...
+
+    async def close(self) -> None:
+        """Waits for what was begun, writes back and lets go of everything."""
+        ...

@@ -1,0 +1,1 @@
+"""One session task per connection."""

@@ -1,0 +1,1 @@
+"""The SMTP protocol core, both roles, without input or output."""

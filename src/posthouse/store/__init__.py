@@ -1,0 +1,1 @@
+"""Where letters lie. Only this room knows the engines."""
