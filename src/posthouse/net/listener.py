@@ -1,0 +1,135 @@
+"""Sockets that wait for connections, and the sessions that came of them."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from posthouse.net.wire import Buffers, Wire
+from posthouse.observe.log import Log
+from posthouse.ports.system import Endpoint
+
+BACKLOG: Final = 1024  # connections the kernel keeps for us until they are accepted
+
+Session = Callable[[Wire], Awaitable[None]]
+
+
+class ListenError(Exception):
+    """An address cannot be listened on. Its text says why and what to do."""
+
+
+@dataclass(slots=True)
+class Sessions:
+    """All sessions of a server: how many there may be, and how they end."""
+
+    most: int
+    log: Log
+    buffers: Buffers = field(default_factory=Buffers)
+    running: dict[asyncio.Task[None], Wire] = field(default_factory=dict)
+    stopping: bool = False
+
+    def begin(self, wire: Wire, session: Session, refusal: bytes, stopped: bytes) -> None:
+        """Starts the session of a new connection, or refuses it with a reply."""
+        if self.stopping or len(self.running) >= self.most:
+            wire.write(stopped if self.stopping else refusal)
+            wire.close()
+            return
+        task = asyncio.get_running_loop().create_task(self._run(wire, session))
+        self.running[task] = wire
+        task.add_done_callback(self._ended)
+
+    async def _run(self, wire: Wire, session: Session) -> None:
+        try:
+            await session(wire)
+        except Exception as error:
+            self.log.exception("session_failed", peer=str(wire.peer), error=type(error).__name__)
+        finally:
+            wire.close()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self.running[task]
+
+    async def stop(self, seconds: float) -> int:
+        """Asks every session to end: who waits is told so at once, who is sending a message may finish it. After
+        `seconds` the rest is cut off; returns how many those were."""
+        self.stopping = True
+        for wire in self.running.values():
+            wire.ask_to_stop()
+        if self.running:
+            await asyncio.wait(list(self.running), timeout=seconds)
+        left = list(self.running.items())
+        for task, wire in left:
+            task.cancel()
+            wire.abort()
+        if left:
+            await asyncio.wait([task for task, _ in left], timeout=1.0)
+        return len(left)
+
+
+class Listener:
+    """One listening address. `refusal` and `stopped` are the whole replies to connections beyond the bound and to
+    those that come while the server stops."""
+
+    __slots__ = ("_refusal", "_server", "_session", "_sessions", "_stopped", "protocol")
+
+    def __init__(self, protocol: str, session: Session, sessions: Sessions, *, refusal: bytes, stopped: bytes) -> None:
+        self.protocol = protocol
+        self._session = session
+        self._sessions = sessions
+        self._refusal = refusal
+        self._stopped = stopped
+        self._server: asyncio.Server | None = None
+
+    async def open(self, host: str, port: int) -> list[Endpoint]:
+        """Starts accepting. An empty host or "*" means every address of the machine, IPv4 and IPv6. Returns the
+        addresses; port 0 takes any free port. Raises ListenError."""
+        loop = asyncio.get_running_loop()
+        try:
+            self._server = await loop.create_server(
+                self._wire, None if host in ("", "*") else host, port, backlog=BACKLOG
+            )
+        except OSError as error:
+            raise ListenError(_explain(self.protocol, host or "*", port, error)) from error
+        return self.addresses
+
+    @property
+    def addresses(self) -> list[Endpoint]:
+        """Where it listens."""
+        sockets = () if self._server is None else self._server.sockets
+        return [Endpoint(*sock.getsockname()[:2]) for sock in sockets]
+
+    def close(self) -> None:
+        """Stops accepting; running sessions go on."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    def _wire(self) -> Wire:
+        return Wire(self._sessions.buffers.take(), self._begin)
+
+    def _begin(self, wire: Wire) -> None:
+        self._sessions.begin(wire, self._session, self._refusal, self._stopped)
+
+
+def _explain(protocol: str, host: str, port: int, error: OSError) -> str:
+    where = f"{protocol} cannot listen on {Endpoint(host, port)}"
+    number = error.errno
+    if number == errno.EADDRINUSE or "already in use" in str(error).lower():
+        return (
+            f"{where}: the port is in use by another program. Stop that program (`ss -ltnp` shows it) "
+            f"or choose another port, for example --listen {protocol}={Endpoint(host, 0)}"
+        )
+    if number in (errno.EACCES, errno.EPERM):
+        return (
+            f"{where}: ports below 1024 are for the administrator. Choose a port above 1023, "
+            f"or give the program the capability CAP_NET_BIND_SERVICE, or start it as root"
+        )
+    if number in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+        return f"{where}: this machine has no such address. `ip address` lists those it has"
+    if isinstance(error, socket.gaierror):
+        return f"{where}: the name {host!r} is not known. Give an IP address"
+    return f"{where}: {error.strerror or error}"

@@ -1,0 +1,313 @@
+"""One connection, for servers and clients alike: octets in as events, octets out in batches, bounded waits.
+
+Reading is batched: what one read brought is fed to the protocol core, all its events are handled, and what was
+written meanwhile leaves in one write. All connections of a loop share one buffer for reading, so an idle
+connection costs no buffer at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final, Protocol, TypeVar, cast
+
+from posthouse.ports.system import Endpoint, SessionObserver
+
+READ_BUFFER: Final = 65_536  # octets of one read; larger gains nothing on loopback, smaller costs calls
+INPUT_HIGH: Final = 262_144  # octets read and not yet used, above which the socket is not read
+STALL_TIMEOUT: Final = 300.0  # seconds a peer may leave our octets unread; RFC 5321 §4.5.3.2.7
+CLOSE_TIMEOUT: Final = 10.0  # seconds the last octets have to leave after close
+
+E_co = TypeVar("E_co", covariant=True)
+E = TypeVar("E")
+
+
+class Core(Protocol[E_co]):
+    """A protocol core, as a wire sees it: octets in, events out."""
+
+    def feed(self, octets: bytes) -> None:
+        """Takes octets as they came, cut anywhere."""
+        ...
+
+    def next_event(self) -> E_co | None:
+        """The next event, or None when more octets are needed."""
+        ...
+
+
+class Stopping(Exception):
+    """The server is being stopped and this session was waiting for its peer."""
+
+
+class Wire(asyncio.BufferedProtocol):
+    """One connection. Only its own session task awaits it."""
+
+    __slots__ = (
+        "_deadline",
+        "_ended",
+        "_input",
+        "_input_size",
+        "_loop",
+        "_lost",
+        "_on_open",
+        "_out",
+        "_reading_paused",
+        "_shared",
+        "_stop_asked",
+        "_timer",
+        "_transport",
+        "_wait_due",
+        "_waiter",
+        "_writing_paused",
+        "busy",
+        "local",
+        "patience",
+        "peer",
+        "stall_timeout",
+        "tap",
+    )
+
+    def __init__(self, shared: memoryview, on_open: Callable[[Wire], None] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._shared = shared
+        self._on_open = on_open
+        self._transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self._input: list[bytes] = []
+        self._input_size = 0
+        self._out: list[bytes] = []
+        self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._wait_due = 0.0
+        self._deadline: float | None = None
+        self._ended = False
+        self._lost = False
+        self._reading_paused = False
+        self._writing_paused = False
+        self._stop_asked = False
+        self.busy = False
+        self.patience = 300.0
+        self.stall_timeout = STALL_TIMEOUT
+        self.tap: SessionObserver | None = None
+        self.local = self.peer = Endpoint("", 0)
+
+    # What the event loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self.local = _endpoint(transport.get_extra_info("sockname"))
+        self.peer = _endpoint(transport.get_extra_info("peername"))
+        if self._on_open is not None:
+            self._on_open(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._shared
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._input.append(bytes(self._shared[:nbytes]))
+        self._input_size += nbytes
+        if self._input_size > INPUT_HIGH and not self._reading_paused:
+            self._reading_paused = True
+            self._transport.pause_reading()
+        # While we wait for a peer to read, its further commands only fill the bounded input.
+        if not self._writing_paused:
+            self._wake()
+
+    def eof_received(self) -> bool:
+        self._ended = True
+        if not self._writing_paused:
+            self._wake()
+        return True  # our replies may still leave
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ended = self._lost = True
+        self._writing_paused = False
+        self._out.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._wake()
+
+    def pause_writing(self) -> None:
+        self._writing_paused = True
+
+    def resume_writing(self) -> None:
+        self._writing_paused = False
+        self._wake()
+
+    # What a session calls
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether TLS protects this connection."""
+        return self._transport.get_extra_info("sslcontext") is not None
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection is gone altogether, so that nothing written can arrive."""
+        return self._lost
+
+    def deadline(self, seconds: float | None) -> None:
+        """Caps all waiting for the peer's octets from now on, whatever `patience` allows; None lifts the cap."""
+        self._deadline = None if seconds is None else self._loop.time() + seconds
+
+    def write(self, octets: bytes, secret: bool = False) -> None:
+        """Adds octets to what leaves with the next flush. Who writes much calls `drain` now and then."""
+        if octets and not self._lost:
+            self._out.append(octets)
+            if self.tap is not None:
+                self.tap.sent(octets, secret)
+
+    async def drain(self) -> None:
+        """Lets what was written leave, and waits while the peer does not read. Raises TimeoutError after
+        `stall_timeout` seconds without progress."""
+        self._flush()
+        while self._writing_paused:
+            await self._wait(self._loop.time() + self.stall_timeout)
+
+    async def events(self, core: Core[E]) -> AsyncIterator[E]:
+        """Yields the events of the core as octets come in, until the peer ends the connection.
+
+        Raises TimeoutError when `patience` seconds pass without an event or the deadline is over, and Stopping
+        when the server is being stopped, no message is under way and every octet that came was used.
+        """
+        next_event = core.next_event
+        while True:
+            due = 0.0
+            while (event := next_event()) is None:
+                if self._out or self._writing_paused:
+                    await self.drain()
+                if not self._input:
+                    due = due or self._loop.time() + self.patience
+                    await self._wait_for_octets(due)
+                    if not self._input:
+                        return
+                core.feed(self._take())
+            yield event
+
+    async def read(self) -> bytes:
+        """The next octets, b"" at the end of the connection. Flushes first. Raises as `events` does."""
+        await self.drain()
+        if not self._input:
+            await self._wait_for_octets(self._loop.time() + self.patience)
+        return self._take()
+
+    async def finish(self, discard: float = 0.0) -> None:
+        """Sends what was written, ends our half, reads and forgets the peer's octets for at most `discard` seconds
+        (so that a reply is not lost to a reset when the peer is still sending), and closes."""
+        self._flush()
+        if discard and not self._lost:
+            self._stop_asked = False
+            self._writing_paused = False
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
+            due = self._loop.time() + discard
+            try:
+                while not self._ended:
+                    self._take()
+                    await self._wait(due)
+            except TimeoutError:
+                pass
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connection once what was written has left, or after a while without that."""
+        self._flush()
+        if self._lost:
+            return
+        self._input.clear()
+        self._transport.close()
+        if self._transport.get_write_buffer_size() and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._transport.get_write_buffer_size():
+            self._timer = self._loop.call_later(CLOSE_TIMEOUT, self._transport.abort)
+
+    def abort(self) -> None:
+        """Drops the connection at once, without what was written."""
+        self._out.clear()
+        if not self._lost:
+            self._transport.abort()
+
+    def ask_to_stop(self) -> None:
+        """Raises Stopping in the session as soon as it waits for its peer and is not `busy`."""
+        self._stop_asked = True
+        if self._waiter is not None and not self.busy and not self._writing_paused:
+            self._fail(Stopping())
+
+    # Within
+
+    def _flush(self) -> None:
+        out = self._out
+        if out:
+            octets = out[0] if len(out) == 1 else b"".join(out)
+            out.clear()
+            if not self._lost:
+                self._transport.write(octets)
+
+    def _take(self) -> bytes:
+        octets = self._input[0] if len(self._input) == 1 else b"".join(self._input)
+        self._input.clear()
+        self._input_size = 0
+        if self._reading_paused and not self._lost:
+            self._reading_paused = False
+            self._transport.resume_reading()
+        return octets
+
+    async def _wait_for_octets(self, due: float) -> None:
+        if self._deadline is not None:
+            due = min(due, self._deadline)
+        while not self._input and not self._ended:
+            if self._stop_asked and not self.busy:
+                raise Stopping
+            await self._wait(due)
+
+    async def _wait(self, due: float) -> None:
+        """Waits until woken, at most until `due` on the loop's clock."""
+        self._wait_due = due
+        timer = self._timer
+        # One timer serves many waits: it is moved only when it would ring too late, and looks again when it rings.
+        if timer is None:
+            self._timer = self._loop.call_at(due, self._tick)
+        elif timer.when() > due:
+            timer.cancel()
+            self._timer = self._loop.call_at(due, self._tick)
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _tick(self) -> None:
+        self._timer = None
+        if self._waiter is None:
+            return
+        if self._loop.time() >= self._wait_due:
+            self._fail(TimeoutError())
+        else:
+            self._timer = self._loop.call_at(self._wait_due, self._tick)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _fail(self, error: Exception) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(error)
+
+
+class Buffers:
+    """Buffers for reading: one for all connections of an event loop. Where the system fills buffers in the
+    background (Windows), each connection gets its own."""
+
+    __slots__ = ("_shared",)
+
+    def __init__(self) -> None:
+        self._shared = memoryview(bytearray(READ_BUFFER))
+
+    def take(self) -> memoryview:
+        """The buffer for a new connection."""
+        return memoryview(bytearray(READ_BUFFER)) if sys.platform == "win32" else self._shared
+
+
+def _endpoint(name: Any) -> Endpoint:
+    return Endpoint(name[0], name[1]) if isinstance(name, tuple) else Endpoint("", 0)
