@@ -135,7 +135,7 @@ class TranscriptFolder:
         host = str(peer).rsplit(":", 1)[0].strip("[]").replace(":", "_") or "local"
         path = self._folder / f"{moment}-{next(self._count):05}-{protocol}-{host}.txt"
         try:
-            file = open(path, "x", encoding="utf-8", opener=_private)
+            file = os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8")
         except OSError:
             self.failures += 1
             return None
@@ -161,7 +161,3 @@ class TranscriptFolder:
                 self.failures += 1
 
         return close
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
