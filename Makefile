@@ -1,0 +1,46 @@
+# Two commands matter: `make run` shows the whole system at work, `make test` proves it.
+# What is longer than a line or two stands in tools/.
+
+SHELL := /bin/sh
+VENV ?= .venv
+BIN := $(VENV)/bin
+export VENV
+ROUNDS ?= 200
+
+.PHONY: help run test check torture bench docs clean
+
+help: ## what can be made
+	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile
+
+run: ## prepare what is needed and show a letter going in and out (DEMO="--keep DIR" passes options)
+	@sh tools/prepare.sh run
+	@$(BIN)/posthouse demo $(DEMO)
+
+test: ## run all tests (APT=1 as root also installs the programs they use; TESTS="tests/unit -k x" chooses)
+	@sh tools/prepare.sh dev
+	@sh tools/packages.sh
+	@$(BIN)/python -m pytest $(TESTS)
+
+check: ## ruff, mypy --strict, the floors of the architecture
+	@sh tools/prepare.sh dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict
+	$(BIN)/lint-imports
+
+torture: ## kill the server 200 times under load and count what was lost (ROUNDS=n, TORTURE="--seed 7")
+	@sh tools/prepare.sh dev
+	@$(BIN)/python -m tests.torture.kill --rounds $(ROUNDS) $(TORTURE)
+
+bench: ## measure beside Postfix and Dovecot (BENCH="--only W1,P1 --short" passes options; root for the peers)
+	@sh tools/prepare.sh dev
+	@$(BIN)/python -m bench.run $(BENCH)
+
+docs: ## write the generated pages of docs/reference anew
+	@sh tools/prepare.sh dev
+	@$(BIN)/python -m tools.docs
+
+clean: ## remove the environment and everything that was made
+	rm -rf $(VENV) .cache build dist bench/build src/*.egg-info
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find src tests tools bench -name __pycache__ -type d -prune -exec rm -rf {} +
