@@ -1,0 +1,75 @@
+"""Writes the reference page of all settings from the schema: `python -m posthouse.config.reference > settings.md`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+from posthouse.config.schema import DEFAULT_LISTENERS, LISTENER, SECTIONS, Section
+from posthouse.config.values import Setting
+
+_INTRODUCTION = """\
+# Settings
+
+This page is generated from the program (`python -m posthouse.config.reference`); do not edit it.
+
+The configuration is a TOML file. `posthouse serve` reads `posthouse.toml` in its data directory, or the file that
+`--config FILE` or the variable `POSTHOUSE_CONFIG` names. Every setting has a default, so no file is needed at all.
+Errors are told all at once, each with its line.
+
+* Times are seconds, or texts such as `"90s"`, `"5m"`, `"1h"`, `"7d"`.
+* Sizes are octets, or texts such as `"64K"`, `"50M"`, `"2G"` (powers of 1024).
+* A changed file is read again when the server gets the signal SIGHUP; what then is wrong leaves the old settings in
+  force.
+
+```toml
+[server]
+hostname = "mail.example.org"
+
+[[listener]]
+protocol = "smtp"
+address = "127.0.0.1"
+port = 2525
+
+[smtp]
+message = "20M"
+```
+"""
+
+
+def page() -> str:
+    """The whole reference page in Markdown."""
+    parts = [_INTRODUCTION]
+    for section in SECTIONS.values():
+        parts.append("\n".join(_section(section, f"[{section.name}]")))
+    defaults = ", ".join(f"`{listener}`" for listener in DEFAULT_LISTENERS)
+    after = f"Without any such table the server listens on {defaults}; `--listen` replaces them all.\n"
+    parts.insert(2, "\n".join([*_section(LISTENER, "[[listener]]"), after]))
+    return "\n".join(parts)
+
+
+def _section(section: Section, title: str) -> Iterator[str]:
+    yield f"## {title}\n"
+    yield f"{section.help.splitlines()[0]}\n"
+    for name, setting in section.settings.items():
+        yield f"### {section.name}.{name}\n"
+        yield f"{setting.help}\n"
+        yield from _facts(section, name, setting)
+        yield ""
+
+
+def _facts(section: Section, name: str, setting: Setting) -> Iterator[str]:
+    yield f"* Kind: {setting.kind.value}{f', in {setting.unit}' if setting.unit else ''}"
+    yield f"* Allowed: {setting.allowed}"
+    if name in section.required:
+        yield "* Required"
+    else:
+        default = section.defaults[name]
+        means = f" ({setting.empty})" if setting.empty and not default else ""
+        yield f"* Default: `{default if section is LISTENER else setting.show(default)}`{means}"
+    if setting.rfc:
+        yield f"* Standard: {setting.rfc}"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

@@ -1,0 +1,431 @@
+"""Every setting of the server: its type, default, unit, bounds, help and standard, in one place.
+
+The values are plain dataclasses; what describes a setting stands in its annotation. Defaults, the checks of the
+loader and the reference page derive from here, and the limits of the protocols from mail/limits.py. A `Config` is
+a value: whoever needs a part of it is given that part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
+
+from posthouse.config.values import Kind, Setting
+from posthouse.mail.limits import Pop3Limits, SmtpLimits
+
+KIB: Final = 1024
+MIB: Final = 1024 * 1024
+GIB: Final = 1024 * MIB
+PIB: Final = 1024 * 1024 * GIB
+
+PROTOCOLS: Final = ("smtp", "submission", "pop3", "lmtp")
+PORTS: Final[Mapping[str, int]] = {"smtp": 25, "submission": 587, "pop3": 110, "lmtp": 24}
+STYLES: Final = ("posthouse", "classic")
+LEVELS: Final = ("debug", "info", "warning", "error")
+
+
+@dataclass(slots=True)
+class ServerSettings:
+    """The server as a whole."""
+
+    hostname: Annotated[
+        str,
+        Setting(
+            Kind.HOST,
+            "The server's own name in greetings and Received fields.",
+            rfc="RFC 5321 §4.1.3",
+            empty="the name of this machine",
+        ),
+    ] = ""
+    data: Annotated[
+        str,
+        Setting(
+            Kind.TEXT,
+            "The directory that holds all mail and accounts. A relative path counts from the configuration file. "
+            "The option --data and the variable POSTHOUSE_DATA go before it.",
+            empty="the usual place of this system",
+        ),
+    ] = ""
+    style: Annotated[
+        str,
+        Setting(
+            Kind.CHOICE,
+            "The texts of replies: our own with enhanced status codes, or exactly those of the teaching lab.",
+            choices=STYLES,
+            rfc="RFC 2034 §4",
+        ),
+    ] = "posthouse"
+    connections: Annotated[
+        int,
+        Setting(
+            Kind.INTEGER,
+            "How many connections are served at once, on all listeners together; more are told to come back later.",
+            low=1,
+            high=100_000,
+            rfc="RFC 5321 §4.5.3.2",
+        ),
+    ] = 10_000
+    stop_timeout: Annotated[
+        float,
+        Setting(
+            Kind.SECONDS,
+            "How long running sessions may take to finish when the server is stopped.",
+            unit="seconds",
+            low=0,
+            high=600,
+        ),
+    ] = 10.0
+
+
+@dataclass(slots=True, frozen=True)
+class ListenerSettings:
+    """One address on which the server waits for connections. The table may stand any number of times."""
+
+    protocol: Annotated[
+        str,
+        Setting(
+            Kind.CHOICE,
+            "What is spoken there: smtp takes mail in from other servers, submission from people who log in, lmtp "
+            "from a server in front of this one; pop3 hands mail out.",
+            choices=PROTOCOLS,
+            rfc="RFC 5321, RFC 6409, RFC 2033, RFC 1939",
+        ),
+    ]
+    address: Annotated[
+        str,
+        Setting(Kind.ADDRESS, "The address of this machine on which to wait; * is every address, IPv4 and IPv6."),
+    ] = "*"
+    port: Annotated[
+        int,
+        Setting(
+            Kind.INTEGER,
+            "The port. Without it: 25 for smtp, 587 for submission, 110 for pop3, 24 for lmtp.",
+            low=0,
+            high=65_535,
+            empty="any free port",
+        ),
+    ] = -1
+
+    def __post_init__(self) -> None:
+        if self.port < 0:
+            object.__setattr__(self, "port", PORTS[self.protocol])
+
+    def __str__(self) -> str:
+        address = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{self.protocol}={address}:{self.port}"
+
+
+DEFAULT_LISTENERS: Final = tuple(ListenerSettings(protocol) for protocol in ("smtp", "submission", "pop3"))
+"""What a server without configured listeners waits on: every address of the machine, the standard's ports."""
+
+
+BARE_LF: Final = ("reject", "normalize")
+
+
+@dataclass(slots=True)
+class SmtpSettings:
+    """SMTP, submission and LMTP."""
+
+    limits: SmtpLimits = field(default_factory=SmtpLimits)
+    bare_lf: Annotated[
+        str,
+        Setting(
+            Kind.CHOICE,
+            "What happens to a message with a line feed that has no carriage return before it: it is refused, or the "
+            "lines are put right. Whatever is set, only CR LF . CR LF ends a message.",
+            choices=BARE_LF,
+            rfc="RFC 5321 §2.3.8",
+        ),
+    ] = "reject"
+    bare_lf_trusted: Annotated[
+        str,
+        Setting(
+            Kind.CHOICE,
+            "The same for this machine itself, for the networks in `trusted` and for senders who logged in.",
+            choices=BARE_LF,
+            rfc="RFC 5321 §2.3.8",
+        ),
+    ] = "normalize"
+    trusted: Annotated[
+        tuple[str, ...],
+        Setting(Kind.NETWORKS, "Networks whose programs are treated like those of this machine in such matters."),
+    ] = ()
+
+
+@dataclass(slots=True)
+class Pop3Settings:
+    """POP3."""
+
+    limits: Pop3Limits = field(default_factory=Pop3Limits)
+
+
+@dataclass(slots=True)
+class DnsSettings:
+    """Names of the clients' addresses, for the Received field."""
+
+    servers: Annotated[
+        tuple[str, ...],
+        Setting(
+            Kind.SERVERS,
+            "Name servers to ask. Names of private addresses are asked only of servers set here.",
+            empty="those of this system",
+        ),
+    ] = ()
+    timeout: Annotated[
+        float,
+        Setting(
+            Kind.SECONDS,
+            "How long one look-up may take in all; without an answer the name is left out.",
+            unit="seconds",
+            low=0.05,
+            high=10,
+        ),
+    ] = 1.0
+    negative_cache: Annotated[
+        float,
+        Setting(
+            Kind.SECONDS,
+            "How long it is remembered that an address has no name.",
+            unit="seconds",
+            low=0,
+            high=86_400,
+            rfc="RFC 2308 §5",
+        ),
+    ] = 300.0
+    cache: Annotated[
+        int, Setting(Kind.INTEGER, "How many addresses are remembered, with and without names.", low=10, high=1_000_000)
+    ] = 10_000
+    dead_time: Annotated[
+        float,
+        Setting(
+            Kind.SECONDS,
+            "How long a name server that does not answer is left alone.",
+            unit="seconds",
+            low=1,
+            high=3600,
+        ),
+    ] = 60.0
+
+
+@dataclass(slots=True)
+class AccountSettings:
+    """Accounts, their passwords and quotas."""
+
+    quota: Annotated[
+        int,
+        Setting(Kind.OCTETS, "How much mail a new account may hold.", unit="octets", low=0, high=PIB, empty="no limit"),
+    ] = 0
+    hash_memory: Annotated[
+        int,
+        Setting(
+            Kind.OCTETS,
+            "Memory that one password hash (argon2id) takes. Older hashes are renewed at the next login.",
+            unit="octets",
+            low=64 * KIB,
+            high=4 * GIB,
+            rfc="RFC 9106 §4",
+        ),
+    ] = 19 * MIB
+    hash_passes: Annotated[
+        int, Setting(Kind.INTEGER, "Passes over that memory.", low=1, high=1000, rfc="RFC 9106 §4")
+    ] = 2
+    hash_lanes: Annotated[
+        int, Setting(Kind.INTEGER, "Lanes of one password hash.", low=1, high=16, rfc="RFC 9106 §4")
+    ] = 1
+    hash_threads: Annotated[
+        int,
+        Setting(
+            Kind.INTEGER,
+            "How many passwords are verified at once.",
+            low=0,
+            high=256,
+            empty="one less than the processor has cores, at least one",
+        ),
+    ] = 0
+    hash_queue: Annotated[
+        int,
+        Setting(
+            Kind.INTEGER,
+            "How many logins may wait for their verification; more are told to come back.",
+            low=1,
+            high=100_000,
+            rfc="RFC 4954 §6",
+        ),
+    ] = 100
+    login_cache: Annotated[
+        int,
+        Setting(
+            Kind.INTEGER,
+            "How many verified logins are remembered in memory, so that a program which looks for mail every minute "
+            "does not cost a hash each time.",
+            low=0,
+            high=1_000_000,
+            empty="none",
+        ),
+    ] = 10_000
+    login_cache_time: Annotated[
+        float,
+        Setting(Kind.SECONDS, "How long a verified login is remembered.", unit="seconds", low=0, high=86_400),
+    ] = 300.0
+
+
+@dataclass(slots=True)
+class LogSettings:
+    """The log."""
+
+    format: Annotated[
+        str,
+        Setting(Kind.CHOICE, "How its lines look: for people (key=value) or for programs.", choices=("text", "json")),
+    ] = "text"
+    level: Annotated[str, Setting(Kind.CHOICE, "The least important lines it has.", choices=LEVELS)] = "info"
+    file: Annotated[
+        str,
+        Setting(
+            Kind.TEXT,
+            "A file to which it is appended; a relative path counts from the configuration file. It is opened anew at "
+            "SIGHUP.",
+            empty="standard error",
+        ),
+    ] = ""
+
+
+@dataclass(slots=True)
+class StoreSettings:
+    """How letters are kept."""
+
+    large: Annotated[
+        int,
+        Setting(
+            Kind.OCTETS,
+            "Contents of this size and above get a file of their own; smaller ones lie in the database.",
+            unit="octets",
+            low=4 * KIB,
+            high=64 * MIB,
+        ),
+    ] = 128 * KIB
+    readers: Annotated[int, Setting(Kind.INTEGER, "Threads that read large mailboxes and letters.", low=1, high=64)] = 4
+
+
+@dataclass(slots=True)
+class Config:
+    """All settings of a server. `listeners` is never empty."""
+
+    server: ServerSettings = field(default_factory=ServerSettings)
+    listeners: tuple[ListenerSettings, ...] = DEFAULT_LISTENERS
+    smtp: SmtpSettings = field(default_factory=SmtpSettings)
+    pop3: Pop3Settings = field(default_factory=Pop3Settings)
+    dns: DnsSettings = field(default_factory=DnsSettings)
+    accounts: AccountSettings = field(default_factory=AccountSettings)
+    store: StoreSettings = field(default_factory=StoreSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+
+
+def _octets(help: str, low: int, high: int, rfc: str = "") -> Setting:
+    return Setting(Kind.OCTETS, help, unit="octets", low=low, high=high, rfc=rfc)
+
+
+def _count(help: str, low: int, high: int, rfc: str = "") -> Setting:
+    return Setting(Kind.INTEGER, help, low=low, high=high, rfc=rfc)
+
+
+def _time(help: str, low: float, high: float, rfc: str = "") -> Setting:
+    return Setting(Kind.SECONDS, help, unit="seconds", low=low, high=high, rfc=rfc)
+
+
+_SMTP_LIMITS: Final[Mapping[str, Setting]] = {
+    "message": _octets("The largest message, announced with SIZE.", 64 * KIB, 2 * GIB - 1, "RFC 1870 §4"),
+    "recipients": _count("Recipients of one message.", 100, 100_000, "RFC 5321 §4.5.3.1.8"),
+    "command_line": _octets("The longest command line.", 512, 64 * KIB, "RFC 5321 §4.5.3.1.4"),
+    "auth_line": _octets("The longest line of a login.", 512, 64 * KIB, "RFC 4954 §4"),
+    "errors": _count("Bad commands before the connection is closed.", 1, 1_000_000, "RFC 5321 §3.8"),
+    "bad_recipients": _count("Refused recipients before the connection is closed.", 1, 1_000_000, "RFC 5321 §3.8"),
+    "idle_commands": _count("Commands in a row that send no message.", 10, 1_000_000),
+    "login_failures": _count("Failed logins before the connection is closed.", 1, 1000, "RFC 4954 §9"),
+    "command_timeout": _time("How long the server waits for a command.", 1, 3600, "RFC 5321 §4.5.3.2.7"),
+    "data_timeout": _time("How long it waits for the next part of a message.", 1, 3600, "RFC 5321 §4.5.3.2.5"),
+    "data_rate": Setting(
+        Kind.INTEGER,
+        "Octets per second that a sender must reach over a whole message, counted after ten minutes.",
+        unit="octets per second",
+        low=0,
+        high=10_000_000,
+        empty="no such limit",
+    ),
+    "discard_timeout": _time("How long the server listens on after it refused a message.", 0, 60),
+}
+
+_POP3_LIMITS: Final[Mapping[str, Setting]] = {
+    "command_line": _octets("The longest command line.", 255, 64 * KIB, "RFC 2449 §4"),
+    "argument": _octets("The longest argument of a command.", 40, 8192, "RFC 2449 §4"),
+    "auth_line": _octets("The longest line of a login.", 512, 64 * KIB, "RFC 5034 §4"),
+    "errors": _count("Bad commands before the connection is closed.", 1, 1_000_000),
+    "login_failures": _count("Failed logins before the connection is closed.", 1, 1000),
+    "login_timeout": _time("How long a login may take in all.", 1, 3600),
+    "idle_timeout": _time("How long the server waits for a command after the login.", 1, 86_400, "RFC 1939 §3"),
+    "stall_timeout": _time("How long a program may leave a reply unread.", 1, 3600),
+}
+
+
+@dataclass(slots=True, frozen=True)
+class Section:
+    """One table of the configuration file. `build` makes its value from the settings that were given."""
+
+    name: str
+    help: str
+    settings: Mapping[str, Setting]
+    defaults: Mapping[str, Any]
+    build: Callable[[Mapping[str, Any]], Any]
+    required: tuple[str, ...] = ()
+
+
+def _annotated(kind: type) -> dict[str, Setting]:
+    found = {}
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        if get_origin(hint) is Annotated:
+            found[name] = next(item for item in get_args(hint) if isinstance(item, Setting))
+    return found
+
+
+def _defaults(value: Any, names: Mapping[str, Setting]) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in names}
+
+
+def _section(name: str, kind: type, limits: Mapping[str, Setting] | None = None) -> Section:
+    own = _annotated(kind)
+    value = kind()
+    if limits is None:
+        return Section(name, kind.__doc__ or "", own, _defaults(value, own), lambda given: kind(**given))
+    limit_kind = type(value.limits)
+    assert set(limits) == {item.name for item in fields(limit_kind)}, "every limit is a setting"
+
+    def build(given: Mapping[str, Any]) -> Any:
+        of_limits = {key: item for key, item in given.items() if key in limits}
+        others = {key: item for key, item in given.items() if key not in limits}
+        return kind(limits=limit_kind(**of_limits), **others)
+
+    defaults = {**_defaults(value.limits, limits), **_defaults(value, own)}
+    return Section(name, kind.__doc__ or "", {**limits, **own}, defaults, build)
+
+
+SECTIONS: Final[Mapping[str, Section]] = {
+    section.name: section
+    for section in (
+        _section("server", ServerSettings),
+        _section("smtp", SmtpSettings, _SMTP_LIMITS),
+        _section("pop3", Pop3Settings, _POP3_LIMITS),
+        _section("dns", DnsSettings),
+        _section("accounts", AccountSettings),
+        _section("store", StoreSettings),
+        _section("log", LogSettings),
+    )
+}
+
+LISTENER: Final = Section(
+    "listener",
+    ListenerSettings.__doc__ or "",
+    _annotated(ListenerSettings),
+    {"address": "*", "port": "25, 587, 110 or 24"},
+    lambda given: ListenerSettings(**given),
+    required=("protocol",),
+)
