@@ -205,7 +205,7 @@ class _Play:
     async def _step(self, line: str) -> None:
         mark, _, text = line.partition(" ")
         if mark == "!with":
-            self._options.update(word.split("=", 1) for word in text.split())
+            self._options.update({word.partition("=")[0]: word.partition("=")[2] for word in text.split()})
         elif mark == "C:":
             self._pending += text.encode() + b"\r\n"
         elif mark == "C+":
