@@ -18,6 +18,16 @@ BACKLOG: Final = 1024  # connections the kernel keeps for us until they are acce
 Session = Callable[[Wire], Awaitable[None]]
 
 
+@dataclass(slots=True, frozen=True)
+class Service:
+    """What a listener does with a connection: its session, or the whole reply to one beyond the bound (`refusal`)
+    and to one that comes while the server stops (`stopped`)."""
+
+    session: Session
+    refusal: bytes
+    stopped: bytes
+
+
 class ListenError(Exception):
     """An address cannot be listened on. Its text says why and what to do."""
 
@@ -32,13 +42,13 @@ class Sessions:
     running: dict[asyncio.Task[None], Wire] = field(default_factory=dict)
     stopping: bool = False
 
-    def begin(self, wire: Wire, session: Session, refusal: bytes, stopped: bytes) -> None:
+    def begin(self, wire: Wire, service: Service) -> None:
         """Starts the session of a new connection, or refuses it with a reply."""
         if self.stopping or len(self.running) >= self.most:
-            wire.write(stopped if self.stopping else refusal)
+            wire.write(service.stopped if self.stopping else service.refusal)
             wire.close()
             return
-        task = asyncio.get_running_loop().create_task(self._run(wire, session))
+        task = asyncio.get_running_loop().create_task(self._run(wire, service.session))
         self.running[task] = wire
         task.add_done_callback(self._ended)
 
@@ -71,18 +81,19 @@ class Sessions:
 
 
 class Listener:
-    """One listening address. `refusal` and `stopped` are the whole replies to connections beyond the bound and to
-    those that come while the server stops."""
+    """One listening address."""
 
-    __slots__ = ("_refusal", "_server", "_session", "_sessions", "_stopped", "protocol")
+    __slots__ = ("_server", "_service", "_sessions", "protocol")
 
-    def __init__(self, protocol: str, session: Session, sessions: Sessions, *, refusal: bytes, stopped: bytes) -> None:
+    def __init__(self, protocol: str, sessions: Sessions, service: Service) -> None:
         self.protocol = protocol
-        self._session = session
         self._sessions = sessions
-        self._refusal = refusal
-        self._stopped = stopped
+        self._service = service
         self._server: asyncio.Server | None = None
+
+    def serve(self, service: Service) -> None:
+        """Does this with connections from now on; running sessions go on as they began."""
+        self._service = service
 
     async def open(self, host: str, port: int) -> list[Endpoint]:
         """Starts accepting. An empty host or "*" means every address of the machine, IPv4 and IPv6. Returns the
@@ -112,7 +123,7 @@ class Listener:
         return Wire(self._sessions.buffers.take(), self._begin)
 
     def _begin(self, wire: Wire) -> None:
-        self._sessions.begin(wire, self._session, self._refusal, self._stopped)
+        self._sessions.begin(wire, self._service)
 
 
 def _explain(protocol: str, host: str, port: int, error: OSError) -> str:
