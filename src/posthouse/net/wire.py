@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final, Protocol, TypeVar, cast
 
 from posthouse.ports.system import Endpoint, SessionObserver
@@ -164,7 +164,7 @@ class Wire(asyncio.BufferedProtocol):
         while self._writing_paused:
             await self._wait(self._loop.time() + self.stall_timeout)
 
-    async def events(self, core: Core[E]) -> AsyncIterator[E]:
+    async def events(self, core: Core[E]) -> AsyncGenerator[E, None]:
         """Yields the events of the core as octets come in, until the peer ends the connection.
 
         Raises TimeoutError when `patience` seconds pass without an event or the deadline is over, and Stopping

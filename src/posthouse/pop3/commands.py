@@ -5,16 +5,16 @@ Both roles use them: the server core parses lines into them, the client core pri
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from posthouse.mail.limits import Pop3Limits
 from posthouse.mail.reply import PeerError, Pop3, Reply
+from posthouse.sasl.mechanisms import SaslError, decode_line, encode_line
 
 MAX_ARGUMENT: Final = Pop3Limits().argument  # RFC 2449 §4
+_CONTROLS: Final = bytes([*range(0x20), 0x7F])
 MAX_NUMBER: Final = 2**31 - 1  # a larger number names no message; RETR 99999999999 is "no such message"
 
 
@@ -72,7 +72,7 @@ class Auth(Command):
             return b"AUTH\r\n"
         if self.initial is None:
             return _line("AUTH", self.mechanism)
-        return _line("AUTH", self.mechanism, encode_sasl(self.initial).decode("ascii") or "=")
+        return _line("AUTH", self.mechanism, encode_line(self.initial).decode("ascii") or "=")
 
 
 @dataclass(slots=True)
@@ -197,7 +197,7 @@ class SaslResponse(Command):
     octets: bytes | None = field(repr=False)
 
     def encode(self) -> bytes:
-        return b"*\r\n" if self.octets is None else encode_sasl(self.octets) + b"\r\n"
+        return b"*\r\n" if self.octets is None else encode_line(self.octets) + b"\r\n"
 
 
 AnyCommand: TypeAlias = (
@@ -206,16 +206,11 @@ AnyCommand: TypeAlias = (
 Parser: TypeAlias = Callable[[bytes], AnyCommand]
 
 
-def encode_sasl(octets: bytes) -> bytes:
-    """Base64 as challenges and answers use it (RFC 4648 §4)."""
-    return base64.b64encode(octets)
-
-
 def decode_sasl(octets: bytes) -> bytes:
     """The octets behind base64; nothing but the alphabet and right padding is taken. Raises PeerError."""
     try:
-        return base64.b64decode(octets, validate=True)
-    except (binascii.Error, ValueError) as error:
+        return decode_line(octets)
+    except SaslError as error:
         raise PeerError(Pop3.AUTH_MALFORMED) from error
 
 
@@ -284,6 +279,8 @@ def _text(argument: bytes) -> str:
     """An argument as text: printable ASCII or UTF-8 (RFC 6856 §2.2). Raises PeerError."""
     if len(argument) > MAX_ARGUMENT:
         raise PeerError(Pop3.LINE_TOO_LONG)
+    if len(argument.translate(None, _CONTROLS)) != len(argument):
+        raise PeerError(Pop3.BAD_OCTETS)
     try:
         return argument.decode("utf-8")
     except UnicodeDecodeError as error:

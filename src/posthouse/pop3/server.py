@@ -1,0 +1,194 @@
+"""The server's side of POP3: octets in, commands out, no input or output of its own.
+
+Lines become commands one by one, only when the session asks for the next one, so that a pipelined command is
+judged in the state that the command before it brought about (RFC 2449 §6.6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final, TypeAlias
+
+from posthouse.mail.limits import Pop3Limits
+from posthouse.mail.reply import PeerError, Pop3, Reply
+from posthouse.pop3.commands import PARSERS, AnyCommand, Parser, SaslResponse, parse_response
+
+Tap: TypeAlias = Callable[[bytes, bool], None]
+MAX_DISCARD: Final = 65_536  # octets of one overlong line that are read over before we hang up
+
+
+class State(Enum):
+    """Where a session stands. RFC 1939 §3; AUTHORIZATION has two steps more."""
+
+    AUTHORIZATION = auto()
+    NAMED = auto()  # USER was accepted: PASS may follow
+    CHALLENGED = auto()  # AUTH waits for an answer, which is no command
+    TRANSACTION = auto()
+
+
+@dataclass(slots=True, frozen=True)
+class Rule:
+    """When a command is possible, and whether its line holds a secret."""
+
+    states: frozenset[State]
+    secret: bool = False
+
+
+_BEFORE: Final = frozenset({State.AUTHORIZATION, State.NAMED})
+_AFTER: Final = frozenset({State.TRANSACTION})
+
+RULES: Final[dict[bytes, Rule]] = {
+    b"USER": Rule(_BEFORE),
+    b"PASS": Rule(frozenset({State.NAMED}), secret=True),  # RFC 1939 §7: immediately after USER
+    b"APOP": Rule(_BEFORE, secret=True),
+    b"AUTH": Rule(_BEFORE, secret=True),  # RFC 5034 §4: in AUTHORIZATION only
+    b"STLS": Rule(_BEFORE),  # RFC 2595 §4
+    b"UTF8": Rule(_BEFORE),  # RFC 6856 §2
+    b"CAPA": Rule(_BEFORE | _AFTER),  # RFC 2449 §5
+    b"QUIT": Rule(_BEFORE | _AFTER),
+    b"STAT": Rule(_AFTER),
+    b"LIST": Rule(_AFTER),
+    b"RETR": Rule(_AFTER),
+    b"DELE": Rule(_AFTER),
+    b"NOOP": Rule(_AFTER),
+    b"LAST": Rule(_AFTER),
+    b"RSET": Rule(_AFTER),
+    b"TOP": Rule(_AFTER),
+    b"UIDL": Rule(_AFTER),
+}
+_ALLOWED: Final[dict[State, dict[bytes, Parser]]] = {
+    state: {verb: PARSERS[verb] for verb, rule in RULES.items() if state in rule.states} for state in State
+}
+_WRONG_STATE: Final = {verb: Pop3.WRONG_STATE.fill(verb=verb.decode("ascii")) for verb in RULES}
+_SECRET: Final = frozenset(verb for verb, rule in RULES.items() if rule.secret)
+_HTTP: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"CONNECT", b"PATCH"))
+_PRINTABLE: Final = bytes(range(0x20, 0x7F))
+
+
+@dataclass(slots=True)
+class Refused:
+    """A line was no command that can be carried out now. `fatal`: the connection is to be closed after the reply."""
+
+    reply: Reply
+    fatal: bool = False
+
+
+Event: TypeAlias = AnyCommand | SaslResponse | Refused
+
+
+class Pop3ServerCore:
+    """Reads the commands of one client.
+
+    The session sets `state` as its replies change it. NAMED and CHALLENGED hold for one line only, since PASS must
+    follow USER immediately: the core falls back from them by itself. `tap` sees every line with the word whether it
+    holds a secret. Memory is bounded by the octets of one feed and one line. After a fatal event nothing follows.
+    """
+
+    __slots__ = ("_buffer", "_discarding", "_ended", "_errors", "_limits", "_position", "state", "tap")
+
+    def __init__(self, limits: Pop3Limits, tap: Tap | None = None) -> None:
+        self.state = State.AUTHORIZATION
+        self.tap = tap
+        self._limits = limits
+        self._buffer = b""
+        self._position = 0
+        self._discarding = -1  # octets of an overlong line read over so far; -1: none
+        self._errors = 0
+        self._ended = False
+
+    def feed(self, octets: bytes) -> None:
+        """Takes octets as they came, cut anywhere."""
+        self._buffer = self._buffer[self._position :] + octets
+        self._position = 0
+
+    def next_event(self) -> Event | None:
+        """The next event, or None when more octets are needed."""
+        if self._ended:
+            return None
+        if self._discarding >= 0 and not self._discard():
+            return self._end(Pop3.LINE_TOO_LONG) if self._discarding > MAX_DISCARD else None
+        buffer, start = self._buffer, self._position
+        end = buffer.find(b"\n", start, start + self._limits.command_line)
+        if end < 0:
+            end = self._find_far_end(start)
+            if end < 0:
+                return self._overlong(start) if end == _TOO_LONG else None
+        self._position = end + 1
+        line = buffer[start : end - 1] if buffer[end - 1 : end] == b"\r" and end > start else buffer[start:end]
+        if self.tap is not None:
+            self.tap(buffer[start : end + 1], self._is_secret(line))
+        return self._event(line)
+
+    def _event(self, line: bytes) -> Event:
+        state = self.state
+        try:
+            if state is State.NAMED or state is State.CHALLENGED:
+                self.state = State.AUTHORIZATION
+                if state is State.CHALLENGED:
+                    return parse_response(line)
+            verb, _, argument = line.partition(b" ")
+            parser = _ALLOWED[state].get(verb) or _ALLOWED[state].get(verb.upper())
+            return parser(argument) if parser is not None else self._refuse(line, verb.upper(), state)
+        except PeerError as error:
+            return self._error(error.reply)
+
+    def _refuse(self, line: bytes, verb: bytes, state: State) -> Refused:
+        """Says why a line is no command that is possible now."""
+        if verb in _HTTP and b"HTTP/" in line.upper():
+            return self._end(Pop3.NOT_MAIL)
+        if verb == b"PASS" and state is State.AUTHORIZATION:
+            return self._error(Pop3.NO_USER)
+        if verb in _WRONG_STATE:
+            return self._error(_WRONG_STATE[verb])
+        return self._error(Pop3.BAD_OCTETS if line.translate(None, _PRINTABLE) else Pop3.UNKNOWN_COMMAND)
+
+    def _error(self, reply: Reply) -> Refused:
+        self._errors += 1
+        return Refused(reply) if self._errors < self._limits.errors else self._end(Pop3.TOO_MANY_ERRORS)
+
+    def _end(self, reply: Reply) -> Refused:
+        self._ended = True
+        self._buffer, self._position = b"", 0
+        return Refused(reply, fatal=True)
+
+    def _is_secret(self, line: bytes) -> bool:
+        # A mistyped line may hold a password all the same: blanks before PASS hide nothing from a reader.
+        return self.state is State.CHALLENGED or line.lstrip()[:4].upper() in _SECRET
+
+    def _find_far_end(self, start: int) -> int:
+        """The end of a line that is longer than a command may be, where a login is allowed more room: an offset,
+        -1 when it is still to come, _TOO_LONG when it can no longer come."""
+        most = self._limits.command_line
+        if len(self._buffer) - start < most:
+            return -1
+        if self.state is State.CHALLENGED or self._buffer[start : start + 5].upper() == b"AUTH ":
+            most = max(most, self._limits.auth_line)
+        end = self._buffer.find(b"\n", start, start + most)
+        return end if end >= 0 or len(self._buffer) - start < most else _TOO_LONG
+
+    def _overlong(self, start: int) -> Refused:
+        """Answers an overlong line before its end has come, and reads over the rest of it."""
+        if self.tap is not None:
+            head = self._buffer[start : start + self._limits.command_line]
+            self.tap(head + b"\r\n", self._is_secret(head))
+        self._discarding = 0
+        if self.state is State.CHALLENGED:
+            # What is too long for an answer ends the login (RFC 4954 §4 says so for SMTP, and wants 500 there).
+            self.state = State.AUTHORIZATION
+        return self._error(Pop3.LINE_TOO_LONG)
+
+    def _discard(self) -> bool:
+        """Reads over an overlong line; True when its end was found."""
+        end = self._buffer.find(b"\n", self._position)
+        stop = end + 1 if end >= 0 else len(self._buffer)
+        self._discarding += stop - self._position
+        self._position = stop
+        if end < 0 or self._discarding > MAX_DISCARD:
+            return False
+        self._discarding = -1
+        return True
+
+
+_TOO_LONG: Final = -2
