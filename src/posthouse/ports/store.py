@@ -111,7 +111,8 @@ class Spool(Protocol):
 
 
 Row = tuple[int, str, int, int]
-"""One message of a maildrop: UID, unique-id, size in octets, and 1 when POP3 retrieved it before (else 0)."""
+"""One message of a maildrop: UID, unique-id, size in octets, and marks as bits: 1 when POP3 retrieved it before,
+2 when an octet over 127 stands in its prefix or its content's header (to the empty line, however long it is)."""
 
 
 @dataclass(slots=True)
@@ -169,7 +170,7 @@ class Store(Spool, Protocol):
         """Makes the draft's content a letter in the INBOX of each account, in one transaction, and returns once that
         is on the disk: one result per delivery, in order. The draft is used up. `letter` is the letter's id.
 
-        A content without a final CRLF gets one. Raises Unavailable when the transaction failed: then no mailbox
+        A content without a final CRLF gets one (an empty one stays empty). Raises Unavailable when the transaction failed: then no mailbox
         has anything of it. When every delivery has a `failure`, nothing is stored.
         """
         ...
@@ -189,7 +190,8 @@ class Store(Spool, Protocol):
 
     async def fetch(self, mailbox: int, uids: Sequence[int]) -> list[Letter | None]:
         """The messages with these UIDs, None for each that is gone. Small contents come at once (for at most some
-        1 MiB in all: later ones may come as `chunks`), so several small messages cost one look-up."""
+        1 MiB in all: later ones may come as `chunks`), so several small messages cost one look-up. A damaged letter
+        has no `octets`, and its `chunks` raise."""
         ...
 
     async def update(self, mailbox: int, deleted: Iterable[int], retrieved: Iterable[int]) -> None:
@@ -220,8 +222,9 @@ class Store(Spool, Protocol):
         Missing when its domain is not here."""
         ...
 
-    async def set_password(self, address: str, password: str) -> None:
-        """Replaces the hash. Raises Missing."""
+    async def set_password(self, address: str, password: str, *, expected: str | None = None) -> bool:
+        """Replaces the hash; when `expected` is given only if that is the hash it has now, so that a renewed hash
+        of the old password never undoes a change made meanwhile. Returns whether it did. Raises Missing."""
         ...
 
     async def remove_account(self, address: str) -> int:

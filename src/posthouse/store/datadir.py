@@ -1,0 +1,229 @@
+"""The data directory: who owns it, which process serves it, and what was left lying in it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from posthouse.mail.reply import Fault, Unavailable
+from posthouse.ports.system import Random
+from posthouse.store.model import Options, StoreError, StoreInUse
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _try_lock(file: IO[bytes]) -> bool:
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+else:
+    import fcntl
+
+    def _try_lock(file: IO[bytes]) -> bool:
+        try:
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+class DataDirectory:
+    """One data directory in the hands of this process.
+
+    `posthouse.db` is the database, `content/` holds large contents, `staging/` one folder for each process that is
+    writing some, `lock` is locked by the one server, `reserve` is given up when the disk is full.
+    """
+
+    def __init__(self, path: Path, random: Random, options: Options, *, serve: bool) -> None:
+        self.path = path
+        self.contents = path / "content"
+        self.database = path / "posthouse.db"
+        self.serve = serve
+        self._options = options
+        self._reserve = path / "reserve"
+        self._locks: list[IO[bytes]] = []
+        try:
+            self._make()
+            self.owner = owner_of(path)
+            if serve:
+                self._lock_for_serving()
+            self.staging = path / "staging" / f"{os.getpid()}-{random.octets(8).hex()}"
+            self.orphans_possible = serve and self._sweep_staging()
+            self._make_staging()
+        except BlockingIOError:
+            raise
+        except OSError as problem:
+            self.close()
+            raise StoreError(
+                f"The data directory {path} cannot be used: {problem.strerror or problem}. "
+                "Choose another one with --data, or make this one belong to the user who runs Posthouse."
+            ) from problem
+        except StoreError:
+            self.close()
+            raise
+
+    def _make(self) -> None:
+        if not self.path.is_dir():
+            self.path.mkdir(mode=0o700, parents=True)
+            sync_directory(self.path.parent)
+        for folder in (self.contents, self.path / "staging"):
+            if not folder.is_dir():
+                folder.mkdir(mode=0o700, exist_ok=True)
+                self.adopt(folder)
+                sync_directory(self.path)
+
+    def _lock_for_serving(self) -> None:
+        file = self._open_lock(self.path / "lock")
+        if file is None:
+            raise StoreInUse(
+                f"Another Posthouse server works on the data directory {self.path}. Two servers on one directory would "
+                "hand out the same letters twice, so this one does not start. Stop the other one first, or choose "
+                "another directory with --data."
+            )
+        self._locks.append(file)
+
+    def _open_lock(self, path: Path) -> IO[bytes] | None:
+        file = path.open("ab")
+        if not _try_lock(file):
+            file.close()
+            return None
+        self.adopt(path)
+        return file
+
+    def _make_staging(self) -> None:
+        self.staging.mkdir(mode=0o700)
+        self.adopt(self.staging)
+        lock = self._open_lock(self.staging / "lock")
+        assert lock is not None, "the folder is new and its name random"
+        self._locks.append(lock)
+
+    def _sweep_staging(self) -> bool:
+        """Removes what dead processes left in staging; True when there was one and no other process lives."""
+        found, alone = False, True
+        for folder in (self.path / "staging").iterdir():
+            lock = self._open_lock(folder / "lock") if folder.is_dir() else None
+            if lock is None and folder.is_dir():
+                alone = False
+                continue
+            if lock is not None:
+                lock.close()
+            found = True
+            shutil.rmtree(folder, ignore_errors=True)
+        return found and alone
+
+    def adopt(self, path: Path) -> None:
+        """Gives a file that this process made to the owner of the data directory (when we are root)."""
+        if self._foreign:
+            os.chown(path, *self.owner)
+
+    @property
+    def _foreign(self) -> bool:
+        owner = getattr(self, "owner", None)
+        return owner is not None and hasattr(os, "geteuid") and os.geteuid() == 0 and owner[0] != 0
+
+    def adopt_database(self) -> None:
+        """Gives the database and its companions to the owner of the data directory (when we are root)."""
+        for suffix in ("", "-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                self.adopt(self.path / f"posthouse.db{suffix}")
+
+    def require_room(self, octets: int) -> None:
+        """Raises Unavailable(FULL) when less than 1.5 times the message limit is free, or `octets` do not fit."""
+        free = free_octets(self.path)
+        if free is not None and free < max(self._options.message_limit * 3 // 2, octets * 3 // 2):
+            raise Unavailable(Fault.FULL, f"{free} octets free in {self.path}")
+
+    def keep_reserve(self) -> None:
+        """Puts the reserve aside when it is not there and there is room for it."""
+        size = self._options.reserve
+        free = free_octets(self.path)
+        if not (self.serve and size) or self._reserve.exists() or free is None or free < 4 * size:
+            return
+        with contextlib.suppress(OSError), self._reserve.open("xb") as file:
+            self.adopt(self._reserve)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+
+    def release_reserve(self) -> bool:
+        """Gives the reserve back to the file system; False when there was none."""
+        try:
+            self._reserve.unlink()
+        except OSError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Lets go of the directory. A staging folder in which something was left stays: it tells of an unclean end."""
+        staging = getattr(self, "staging", None)
+        if staging is not None and staging.is_dir() and [entry.name for entry in staging.iterdir()] == ["lock"]:
+            with contextlib.suppress(OSError):
+                (staging / "lock").unlink()
+                staging.rmdir()
+        while self._locks:
+            self._locks.pop().close()
+
+
+def become_owner(path: Path) -> None:
+    """Takes on the identity of the data directory's owner for good, so that no file of root's appears in it.
+
+    For commands that root runs beside a server, before the store is opened. Does nothing when we are not root, when
+    root owns the directory or when there is none yet.
+    """
+    if sys.platform == "win32" or os.geteuid() != 0 or not path.is_dir():
+        return
+    uid, gid = owner_of(path)
+    if uid == 0:
+        return
+    os.setgroups([gid])
+    os.setgid(gid)
+    os.setuid(uid)
+    os.umask(0o077)
+
+
+def owner_of(path: Path) -> tuple[int, int]:
+    """User and group that own a path."""
+    status = path.stat()
+    return status.st_uid, status.st_gid
+
+
+def free_octets(path: Path) -> int | None:
+    """Octets that this process may still write, None where the system does not say cheaply."""
+    if sys.platform == "win32":
+        return shutil.disk_usage(path).free
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize
+
+
+def sync_directory(path: Path) -> None:
+    """Makes the names in a directory durable."""
+    if sys.platform == "win32":  # NTFS journals names; a directory cannot be opened for syncing there
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fault_of(problem: OSError) -> Unavailable:
+    """What a failed system call means for the letter at hand."""
+    full = problem.errno in (errno.ENOSPC, errno.EDQUOT)
+    return Unavailable(Fault.FULL if full else Fault.STORAGE, str(problem))
+
+
+@contextlib.contextmanager
+def storage() -> Iterator[None]:
+    """Turns a failed system call into Unavailable."""
+    try:
+        yield
+    except OSError as problem:
+        raise fault_of(problem) from problem

@@ -1,0 +1,355 @@
+"""The embedded engine: `ports.store.Store` on SQLite."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from posthouse.mail.envelope import Envelope
+from posthouse.mail.reply import Fault, Unavailable
+from posthouse.observe.log import Log
+from posthouse.ports.store import (
+    Account,
+    Conflict,
+    Damage,
+    Delivered,
+    Delivery,
+    Domain,
+    Draft,
+    Letter,
+    Maildrop,
+    Missing,
+    Row,
+)
+from posthouse.ports.system import Clock, Random
+from posthouse.store.content import FileLetter, Files, LaterLetter, LetterDraft, SmallLetter
+from posthouse.store.datadir import DataDirectory
+from posthouse.store.model import INLINE, Options, StoreError, UniqueIds, encode_envelope, header_of
+from posthouse.store.sqlite import check, jobs
+from posthouse.store.sqlite.jobs import LAST_UID, Batch, Deposit, Job
+from posthouse.store.sqlite.pool import Readers, connect, prepare
+from posthouse.store.sqlite.writer import Writer
+
+T = TypeVar("T")
+
+_SHORT_LIST: Final = 200  # messages up to which a maildrop is listed on the event loop's thread: some 100 us
+_SLICE: Final = 5000  # messages listed at once by a thread: a millisecond of the interpreter lock
+
+_ACCOUNT: Final = """
+    SELECT account.id, account.address, account.password, inbox.id, account.quota,
+        (SELECT sum(octets) FROM mailbox WHERE account = account.id),
+        (SELECT sum(messages) FROM mailbox WHERE account = account.id), account.created
+    FROM account JOIN mailbox AS inbox ON inbox.account = account.id AND inbox.name = 'INBOX'
+"""
+_DOMAIN: Final = """
+    SELECT id, name, (SELECT count(*) FROM account WHERE domain = domain.id), created FROM domain
+"""
+# A list of texts is made inside SQLite, in one step: a step for each row would cost each a turn of the lock.
+_LIST: Final = """
+    SELECT count(*), max(id), sum(size), '[' || group_concat(id - ?1) || ']', group_concat(unique_id, ''),
+        '[' || group_concat(size) || ']', group_concat(retrieved + 2 * eight_bit, '')
+    FROM (SELECT * FROM message WHERE id > ?2 AND id <= ?1 + 4294967295 ORDER BY id LIMIT ?3)
+"""
+_FETCH: Final = """
+    SELECT message.id, message.prefix, message.size, content.checksum, content.file, content.data
+    FROM message LEFT JOIN content ON content.id = message.content WHERE message.id IN
+"""
+_SIZES: Final = """
+    SELECT json_group_array(json_array(id, size)) FROM message WHERE id IN (SELECT value FROM json_each(?))
+"""
+
+_numbers: Final = msgspec.json.Decoder(list[int])
+_pairs: Final = msgspec.json.Decoder(dict[str, int])
+_encoder: Final = msgspec.json.Encoder()
+_DIGITS: Final = bytes(max(0, code - 48) for code in range(256))
+
+
+class SqliteStore:
+    """A store in one data directory. Made by `posthouse.store.open_store`."""
+
+    def __init__(
+        self,
+        directory: DataDirectory,
+        clock: Clock,
+        random: Random,
+        options: Options,
+        log: Log | None,
+    ) -> None:
+        self._directory = directory
+        self._clock = clock
+        self._options = options
+        self._locked: set[int] = set()
+        prepare(directory.database, options.busy_timeout, clock.now())
+        directory.adopt_database()
+        open_reader = functools.partial(connect, directory.database, timeout=options.busy_timeout)
+        self._readers = Readers(open_reader)
+        self._files = Files(directory, random, options)
+        if directory.orphans_possible:
+            self._sweep(log)
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="posthouse-readers")
+        self._writer = Writer(
+            functools.partial(open_reader, write=True, cache=16_384),
+            self._readers,
+            self._files,
+            UniqueIds(random),
+            options,
+            log,
+        )
+        directory.adopt_database()
+        directory.keep_reserve()
+
+    def _sweep(self, log: Log | None) -> None:
+        def named(folder: str) -> set[str]:
+            rows = self._readers.inline("SELECT file FROM content WHERE file >= ? AND file < ?", (folder, folder + "~"))
+            return {name for (name,) in rows}
+
+        count = self._files.sweep(named)
+        if log and count:
+            log.info("store_orphans_swept", files=count)
+
+    # Letters
+
+    def draft(self, expected: int | None = None) -> LetterDraft:
+        """A new empty draft. Raises Unavailable(FULL) when the disk has too little room."""
+        self._directory.require_room(expected or 0)
+        return LetterDraft(self._files)
+
+    async def deliver(
+        self, draft: Draft, deliveries: Sequence[Delivery], *, letter: str, envelope: Envelope | None = None
+    ) -> list[Delivered]:
+        """Makes the draft's content a letter in the INBOX of each account; returns once it is on the disk."""
+        assert isinstance(draft, LetterDraft), "a draft of this store"
+        loop = asyncio.get_running_loop()
+        await draft.written()
+        weight = 512 * len(deliveries) + (draft.size if draft.staged is None else 0)
+        self._writer.admit(weight)
+        rest = draft.take()
+        done: asyncio.Future[list[Delivered]] = loop.create_future()
+        item = Deposit(done, letter, encode_envelope(envelope), deliveries, self._clock.now(), 0, 0, False)
+        item.weight = weight
+        if draft.staged is None:
+            item.octets, item.size, item.checksum = rest, len(rest), zlib.crc32(rest)
+            item.eight_bit = not rest.isascii() and not (header_of(rest) or rest).isascii()
+            self._writer.submit(item)
+        else:
+            # The thread hands the letter on itself: nothing is left undone when the caller is cancelled meanwhile.
+            self._files.pool.submit(self._settle, draft, rest, item)
+        return await done
+
+    def _settle(self, draft: LetterDraft, rest: bytearray, item: Deposit) -> None:
+        """Puts a large content in its place and hands the letter to the writer (in a thread of the pool)."""
+        staged = draft.staged
+        assert staged is not None, "only large contents come here"
+        try:
+            staged.append(rest)
+            item.size, item.checksum, item.file = staged.size, staged.checksum, staged.name
+            item.eight_bit = staged.eight_bit_header()
+            staged.settle()
+        except Unavailable as problem:
+            staged.discard()
+            item.error = problem
+            item.done.get_loop().call_soon_threadsafe(self._writer.settle, [item])
+        else:
+            self._writer.submit(item)
+
+    def lock(self, mailbox: int) -> bool:
+        """Takes the maildrop lock of a mailbox; False when another session has it."""
+        if mailbox in self._locked:
+            return False
+        self._locked.add(mailbox)
+        return True
+
+    def unlock(self, mailbox: int) -> None:
+        """Gives the maildrop lock back."""
+        self._locked.discard(mailbox)
+
+    async def maildrop(self, mailbox: int) -> Maildrop:
+        """The messages of a mailbox now."""
+        found = self._readers.inline("SELECT messages FROM mailbox WHERE id = ?", (mailbox,))
+        if not found:
+            raise Missing(f"mailbox {mailbox}")
+        if found[0][0] <= _SHORT_LIST:
+            return _maildrop(mailbox, self._readers.inline)
+        return await self._in_thread(self._long_maildrop, mailbox)
+
+    def _long_maildrop(self, mailbox: int) -> Maildrop:
+        with self._readers.snapshot() as cursor:
+            return _maildrop(mailbox, lambda sql, parameters: cursor.execute(sql, parameters).fetchall())
+
+    async def fetch(self, mailbox: int, uids: Sequence[int]) -> list[Letter | None]:
+        """The messages with these UIDs, None for each that is gone."""
+        base = mailbox << 32
+        found: dict[int, Letter] = {}
+        room = INLINE
+        at = 0
+        while at < len(uids) and room > 0:
+            some = uids[at : at + _FETCH_STEP]
+            at += len(some)
+            for row in self._rows(base, some):
+                found[row[0] - base] = letter = self._letter(*row)
+                room -= letter.size if letter.octets is not None else 0
+        if at < len(uids):
+            self._fetch_later(mailbox, uids[at:], found)
+        return [found.get(uid) for uid in uids]
+
+    def _rows(self, base: int, uids: Sequence[int]) -> list[Any]:
+        ids = [base + uid for uid in uids if 0 < uid <= LAST_UID]
+        size = 1 if len(ids) <= 1 else _FETCH_STEP
+        ids += [0] * (size - len(ids))
+        return self._readers.inline(_FETCH_ONE if size == 1 else _FETCH_SOME, ids)
+
+    def _letter(
+        self, message: int, prefix: bytes, size: int, checksum: int | None, file: str | None, data: bytes | None
+    ) -> Letter:
+        if file is not None and checksum is not None:
+            return FileLetter(self._files, file, prefix, size, checksum)
+        problem = ""
+        if data is None:
+            problem = "has no content"
+        elif zlib.crc32(data) != checksum:
+            problem = "does not match its checksum"
+        elif len(prefix) + len(data) != size:
+            problem = f"has {len(prefix) + len(data)} octets instead of {size}"
+        if problem or data is None:
+            return SmallLetter(prefix, size, None, f"message {message >> 32}/{message & LAST_UID} {problem}")
+        return SmallLetter(prefix, size, prefix + data)
+
+    def _fetch_later(self, mailbox: int, uids: Sequence[int], found: dict[int, Letter]) -> None:
+        ids = _encoder.encode(jobs.ids_of(mailbox, uids)).decode()
+        rows = self._readers.inline(
+            "SELECT id, prefix, size FROM message WHERE id IN (SELECT value FROM json_each(?))", (ids,)
+        )
+        for message, prefix, size in rows:
+            found[message & LAST_UID] = LaterLetter(prefix, size, functools.partial(self._open_later, message))
+
+    def _open_later(self, message: int) -> Letter:
+        rows = self._readers.inline(_FETCH_ONE, (message,))
+        if not rows:
+            raise Unavailable(Fault.STORAGE, f"message {message >> 32}/{message & LAST_UID} was removed meanwhile")
+        return self._letter(*rows[0])
+
+    async def update(self, mailbox: int, deleted: Iterable[int], retrieved: Iterable[int]) -> None:
+        """Removes messages and marks others as retrieved, in one transaction."""
+        gone = list(deleted)
+        seen = list(set(retrieved).difference(gone))
+        if gone or seen:
+            await self._change(functools.partial(jobs.update, mailbox, gone, seen), frees=bool(gone))
+
+    # Domains and accounts
+
+    async def add_domain(self, name: str) -> Domain:
+        """Adds a domain. Raises Conflict."""
+        return await self._change(functools.partial(jobs.add_domain, name, self._clock.now()))
+
+    async def remove_domain(self, name: str) -> None:
+        """Removes a domain. Raises Missing, Conflict."""
+        await self._change(functools.partial(jobs.remove_domain, name))
+
+    async def domains(self) -> list[Domain]:
+        """All domains in the order they were added."""
+        return [Domain(*row) for row in await self._in_thread(self._listing, _DOMAIN + "ORDER BY id")]
+
+    async def find_domain(self, name: str) -> Domain | None:
+        """A point look-up by the canonical name."""
+        rows = self._readers.inline(_DOMAIN + "WHERE name = ?", (name,))
+        return Domain(*rows[0]) if rows else None
+
+    async def add_account(self, address: str, password: str, quota: int = 0) -> Account:
+        """Adds an account with an empty INBOX. Raises Conflict, Missing."""
+        now = self._clock.now()
+        return await self._change(functools.partial(jobs.add_account, address, password, quota, now))
+
+    async def set_password(self, address: str, password: str, *, expected: str | None = None) -> bool:
+        """Replaces the hash, if it still is the expected one. Raises Missing."""
+        return await self._change(functools.partial(jobs.set_password, address, password, expected))
+
+    async def remove_account(self, address: str) -> int:
+        """Removes the account and its mail. Raises Missing, Conflict."""
+        account = await self.find_account(address)
+        if account is None:
+            raise Missing(f"there is no account {address}")
+        if not self.lock(account.inbox):
+            raise Conflict(f"the maildrop of {address} is in use")
+        try:
+            return await self._change(functools.partial(jobs.remove_account, address), frees=True)
+        finally:
+            self.unlock(account.inbox)
+
+    async def accounts(self, domain: str | None = None) -> list[Account]:
+        """All accounts (of one domain), by address."""
+        which = "" if domain is None else "WHERE account.domain = (SELECT id FROM domain WHERE name = ?)"
+        parameters = () if domain is None else (domain,)
+        rows = await self._in_thread(self._listing, f"{_ACCOUNT} {which} ORDER BY account.address", parameters)
+        return [Account(*row) for row in rows]
+
+    async def find_account(self, address: str) -> Account | None:
+        """A point look-up by `Address.key`."""
+        rows = self._readers.inline(_ACCOUNT + "WHERE account.address = ?", (address,))
+        return Account(*rows[0]) if rows else None
+
+    async def find_local_part(self, local: str) -> list[Account]:
+        """At most two accounts with this local part in any domain."""
+        return [Account(*row) for row in self._readers.inline(_ACCOUNT + "WHERE account.local = ? LIMIT 2", (local,))]
+
+    # The store itself
+
+    async def check(self, *, full: bool = True) -> AsyncIterator[Damage]:
+        """Looks for every kind of damage and yields each with a name."""
+        examination = check.Examination(self._readers, self._files, self._clock, full=full)
+        for part in examination.parts():
+            for damage in await self._in_thread(part):
+                yield damage
+
+    async def close(self) -> None:
+        """Waits for what was begun, writes back and lets go of everything."""
+        await self._writer.close()
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, self._files.close)
+        await loop.run_in_executor(None, self._pool.shutdown)
+        self._readers.close()
+        self._directory.close()
+
+    async def _change(self, work: Callable[[Any, Batch], T], *, frees: bool = False) -> T:
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._writer.admit(0)
+        self._writer.submit(Job(future, work, 0, frees))
+        return await future
+
+    async def _in_thread(self, work: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
+
+    def _listing(self, sql: str, parameters: Sequence[object] = ()) -> list[Any]:
+        with self._readers.snapshot() as cursor:
+            return cursor.execute(sql, parameters).fetchall()
+
+
+_FETCH_STEP: Final = 16
+_FETCH_ONE: Final = _FETCH + "(?)"
+_FETCH_SOME: Final = f"{_FETCH}({', '.join('?' * _FETCH_STEP)})"
+
+
+def _maildrop(mailbox: int, read: Callable[[str, Sequence[object]], list[Any]]) -> Maildrop:
+    base = mailbox << 32
+    rows: list[Row] = []
+    octets, at = 0, base
+    while True:
+        count, last, size, uids, unique_ids, sizes, marks = read(_LIST, (base, at, _SLICE))[0]
+        if count:
+            octets += size
+            names = [unique_ids[start : start + 16] for start in range(0, 16 * count, 16)]
+            # iterating over octets gives the marks as numbers: '0' to '3' become 0 to 3
+            rows += zip(
+                _numbers.decode(uids), names, _numbers.decode(sizes), marks.encode().translate(_DIGITS), strict=True
+            )
+        if count < _SLICE:
+            return Maildrop(mailbox, rows, octets)
+        at = last
+
+
+__all__ = ["SqliteStore", "StoreError"]

@@ -1,0 +1,209 @@
+"""What the writer thread is asked to do, one class or function for each kind of change.
+
+A job's work may run twice (together with others, then alone), so it changes nothing but the database and the
+`Batch` it is given; what must happen on the disk beside the database happens after the COMMIT.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from posthouse.ports.store import Account, Conflict, Delivered, Delivery, Domain, Missing
+from posthouse.store.sqlite.pool import PAGE
+
+INBOX: Final = "INBOX"
+LAST_UID: Final = 4_294_967_295  # RFC 9051 §2.3.1.1
+
+_json: Final = msgspec.json.Encoder()
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one transaction does beside the database, and what it cost."""
+
+    files: list[str] = field(default_factory=list)  # content files that no row names once this is committed
+    changed: bool = False
+    pages: int = 0  # pages written, reckoned from above
+    freed: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """Work for the writer: `work` runs in its transaction, the future gets what it returns or raises."""
+
+    done: asyncio.Future[Any]
+    work: Callable[[sqlite3.Cursor, Batch], Any]
+    weight: int = 0  # octets it keeps in memory
+    frees: bool = False  # gives room back: a full disk's reserve is spent for it
+    result: Any = None
+    error: Exception | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Deposit:
+    """A letter for the writer: one content and its deliveries."""
+
+    done: asyncio.Future[Any]  # of list[Delivered]
+    letter: str
+    envelope: str
+    deliveries: Sequence[Delivery]
+    received: float
+    size: int
+    checksum: int
+    eight_bit: bool  # in the content's header
+    octets: bytearray | None = None  # either these
+    file: str | None = None  # or a file that is in its place
+    weight: int = 0
+    result: list[Delivered] | None = None
+    error: Exception | None = None
+
+
+def ids_of(mailbox: int, uids: Iterable[int]) -> list[int]:
+    """The message ids behind UIDs; numbers that no UID can be are left out."""
+    base = mailbox << 32
+    return [base + uid for uid in uids if 0 < uid <= LAST_UID]
+
+
+def update(
+    mailbox: int, deleted: Sequence[int], retrieved: Sequence[int], cursor: sqlite3.Cursor, batch: Batch
+) -> None:
+    """Removes and marks messages of one mailbox."""
+    if not cursor.execute("SELECT 1 FROM mailbox WHERE id = ?", (mailbox,)).fetchall():
+        raise Missing(f"mailbox {mailbox}")
+    if retrieved:
+        ids = _json.encode(ids_of(mailbox, retrieved)).decode()
+        cursor.execute(
+            "UPDATE message SET retrieved = 1 WHERE id IN (SELECT value FROM json_each(?)) AND NOT retrieved", (ids,)
+        )
+        batch.changed |= cursor.rowcount > 0
+        batch.pages += cursor.rowcount
+    if deleted:
+        ids = _json.encode(ids_of(mailbox, deleted)).decode()
+        _delete(mailbox, "id IN (SELECT value FROM json_each(?))", (ids,), cursor, batch)
+
+
+def _delete(mailbox: int, which: str, parameters: tuple[object, ...], cursor: sqlite3.Cursor, batch: Batch) -> int:
+    """Deletes messages of one mailbox, their contents when nobody else has them; returns how many there were."""
+    # One step each: every row given to Python costs a turn of the interpreter lock.
+    count, octets, contents = cursor.execute(
+        f"SELECT count(*), sum(size), json_group_array(content) FROM message WHERE {which}",  # noqa: S608 (fixed texts)
+        parameters,
+    ).fetchall()[0]
+    if not count:
+        return 0
+    cursor.execute(f"DELETE FROM message WHERE {which}", parameters)  # noqa: S608 (fixed texts)
+    _release(msgspec.json.decode(contents, type=list[int]), cursor, batch)
+    cursor.execute(
+        "UPDATE mailbox SET messages = messages - ?, octets = octets - ?, highestmodseq = highestmodseq + 1"
+        " WHERE id = ?",
+        (count, octets, mailbox),
+    )
+    batch.changed = batch.freed = True
+    batch.pages += count * 3
+    return int(count)
+
+
+def _release(contents: list[int], cursor: sqlite3.Cursor, batch: Batch) -> None:
+    """Takes back one reference for each content named, and forgets those that nothing refers to any more."""
+    groups: dict[int, list[int]] = {}
+    for content, times in Counter(contents).items():
+        groups.setdefault(times, []).append(content)
+    for times, members in groups.items():
+        ids = _json.encode(members).decode()
+        gone = "id IN (SELECT value FROM json_each(?)) AND refs <= ?"
+        files = cursor.execute(
+            f"SELECT json_group_array(file) FROM content WHERE {gone} AND file IS NOT NULL",  # noqa: S608 (fixed texts)
+            (ids, times),
+        ).fetchall()[0][0]
+        batch.files += msgspec.json.decode(files, type=list[str])
+        cursor.execute(f"DELETE FROM content WHERE {gone}", (ids, times))  # noqa: S608 (fixed texts)
+        if cursor.rowcount < len(members):
+            cursor.execute(
+                "UPDATE content SET refs = refs - ? WHERE id IN (SELECT value FROM json_each(?))", (times, ids)
+            )
+
+
+def add_domain(name: str, now: float, cursor: sqlite3.Cursor, batch: Batch) -> Domain:
+    """Adds a domain."""
+    if cursor.execute("SELECT 1 FROM domain WHERE name = ?", (name,)).fetchall():
+        raise Conflict(f"the domain {name} exists already")
+    cursor.execute("INSERT INTO domain (name, created) VALUES (?, ?)", (name, now))
+    batch.changed = True
+    return Domain(cursor.lastrowid or 0, name, 0, now)
+
+
+def remove_domain(name: str, cursor: sqlite3.Cursor, batch: Batch) -> None:
+    """Removes a domain without accounts."""
+    rows = cursor.execute(
+        "SELECT id, (SELECT count(*) FROM account WHERE domain = domain.id) FROM domain WHERE name = ?", (name,)
+    ).fetchall()
+    if not rows:
+        raise Missing(f"there is no domain {name}")
+    if rows[0][1]:
+        raise Conflict(f"the domain {name} still has {rows[0][1]} accounts")
+    cursor.execute("DELETE FROM domain WHERE id = ?", (rows[0][0],))
+    batch.changed = True
+
+
+def add_account(address: str, password: str, quota: int, now: float, cursor: sqlite3.Cursor, batch: Batch) -> Account:
+    """Adds an account with an empty INBOX."""
+    local, _, domain = address.rpartition("@")
+    rows = cursor.execute("SELECT id FROM domain WHERE name = ?", (domain,)).fetchall()
+    if not rows:
+        raise Missing(f"there is no domain {domain}")
+    if cursor.execute("SELECT 1 FROM account WHERE address = ?", (address,)).fetchall():
+        raise Conflict(f"the account {address} exists already")
+    cursor.execute(
+        "INSERT INTO account (domain, local, address, password, quota, created) VALUES (?, ?, ?, ?, ?, ?)",
+        (rows[0][0], local, address, password, quota, now),
+    )
+    account = cursor.lastrowid or 0
+    # A mailbox made again under the same name must not have the UIDVALIDITY it had (RFC 9051 §2.3.1.1).
+    cursor.execute("UPDATE state SET uidvalidity = max(uidvalidity + 1, min(?, 4294967295))", (int(now),))
+    cursor.execute(
+        "INSERT INTO mailbox (account, name, uidvalidity, uidnext, highestmodseq, messages, octets)"
+        " VALUES (?, ?, (SELECT uidvalidity FROM state), 1, 1, 0, 0)",
+        (account, INBOX),
+    )
+    batch.changed = True
+    return Account(account, address, password, cursor.lastrowid or 0, quota, 0, 0, now)
+
+
+def set_password(address: str, password: str, expected: str | None, cursor: sqlite3.Cursor, batch: Batch) -> bool:
+    """Replaces an account's hash, when `expected` is given only if that is the hash it has; returns whether."""
+    rows = cursor.execute("SELECT password FROM account WHERE address = ?", (address,)).fetchall()
+    if not rows:
+        raise Missing(f"there is no account {address}")
+    if expected is not None and rows[0][0] != expected:
+        return False
+    cursor.execute("UPDATE account SET password = ? WHERE address = ?", (password, address))
+    batch.changed = True
+    return True
+
+
+def remove_account(address: str, cursor: sqlite3.Cursor, batch: Batch) -> int:
+    """Removes an account with its mailboxes and messages; returns how many messages."""
+    rows = cursor.execute("SELECT id FROM account WHERE address = ?", (address,)).fetchall()
+    if not rows:
+        raise Missing(f"there is no account {address}")
+    account = rows[0][0]
+    count = 0
+    for (mailbox,) in cursor.execute("SELECT id FROM mailbox WHERE account = ?", (account,)).fetchall():
+        base = mailbox << 32
+        count += _delete(mailbox, "id BETWEEN ? AND ?", (base, base + LAST_UID), cursor, batch)
+    cursor.execute("DELETE FROM mailbox WHERE account = ?", (account,))
+    cursor.execute("DELETE FROM account WHERE id = ?", (account,))
+    batch.changed = True
+    return count
+
+
+def pages_of(octets: int) -> int:
+    """Pages that a row of this size dirties, reckoned from above."""
+    return octets // PAGE + 2

@@ -1,0 +1,197 @@
+"""Connections to the database: how one is opened, and the readers' share of them."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sqlite3
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+from posthouse.mail.reply import Fault, Unavailable
+from posthouse.store.model import StoreError, StoreTooNew
+
+APPLICATION_ID: Final = 0x50487365  # "PHse"
+OLDEST_SQLITE: Final = (3, 38, 0)  # STRICT tables 3.37, UPDATE FROM 3.33, json_each built in 3.38
+PAGE: Final = 4096  # docs/adr/0010
+CHECKPOINT_OCTETS: Final = 16_777_216  # the WAL's size that is written back between two batches, docs/adr/0010
+
+Connect = Callable[[Path], sqlite3.Connection]
+
+_CORRUPT: Final = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
+
+
+def connect(path: Path, *, timeout: float = 10.0, write: bool = False, cache: int = 8_192) -> sqlite3.Connection:
+    """Opens an existing database; `cache` is its page cache in KiB. A reader cannot write."""
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=rw",
+        uri=True,
+        timeout=timeout,
+        isolation_level=None,
+        check_same_thread=False,  # each connection serves one thread at a time; `Readers` and `Writer` see to it
+        cached_statements=256,
+    )
+    pragmas = ["synchronous=FULL", "wal_autocheckpoint=0", f"cache_size=-{cache}", "temp_store=MEMORY"]
+    pragmas += ["trusted_schema=OFF", "cell_size_check=ON", f"journal_size_limit={2 * CHECKPOINT_OCTETS}"]
+    pragmas += ["secure_delete=FAST"] if write else ["query_only=ON"]
+    if sys.platform == "darwin":  # fsync alone does not reach the disk there
+        pragmas += ["fullfsync=ON", "checkpoint_fullfsync=ON"]
+    try:
+        for pragma in pragmas:
+            connection.execute(f"PRAGMA {pragma}").fetchall()
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def prepare(path: Path, timeout: float, now: float) -> None:
+    """Creates the database or brings it to the newest form. Raises StoreError, StoreTooNew."""
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        raise StoreError(
+            f"This Python has SQLite {sqlite3.sqlite_version}; Posthouse needs 3.38 or newer to keep mail safely. "
+            "Install a newer Python."
+        )
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=timeout, isolation_level=None)) as connection:
+            _prepare(connection, path, now)
+    except sqlite3.Error as problem:
+        raise StoreError(
+            f"The database {path} cannot be opened: {problem}. Mail in it is neither lost nor changed by this. "
+            "See whether the disk is full or the file damaged or not yours, or bring it back from a backup."
+        ) from problem
+
+
+def _prepare(connection: sqlite3.Connection, path: Path, now: float) -> None:
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version == 0 and not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+        connection.execute(f"PRAGMA page_size={PAGE}")
+        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+    elif connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        raise StoreError(
+            f"{path} is a database, but not one of Posthouse's. Choose another data directory with --data."
+        )
+    migrations = _migrations()
+    if version > len(migrations):
+        raise StoreTooNew(
+            f"{path} was written by a newer Posthouse (its form is {version}, this program knows {len(migrations)}). "
+            "Nothing was changed. Install the newer version again, or restore a backup of the older one."
+        )
+    connection.execute("PRAGMA journal_mode=WAL").fetchall()
+    connection.execute("PRAGMA synchronous=FULL")
+    for number in range(version + 1, len(migrations) + 1):
+        _migrate(connection, number, migrations[number - 1], now)
+
+
+def _migrations() -> list[str]:
+    folder = resources.files("posthouse.store.sqlite") / "schema"
+    names = sorted(entry.name for entry in folder.iterdir() if re.fullmatch(r"\d{4}_\w+\.sql", entry.name))
+    assert [int(name[:4]) for name in names] == list(range(1, len(names) + 1)), "migrations are numbered without gaps"
+    return [(folder / name).read_text("utf-8") for name in names]
+
+
+def _migrate(connection: sqlite3.Connection, number: int, script: str, now: float) -> None:
+    """One migration in one transaction: killed in the middle, it has not begun."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if connection.execute("PRAGMA user_version").fetchone()[0] < number:  # another process may have been faster
+            for statement in _statements(script):
+                connection.execute(statement)
+            if number == 1:
+                connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+                connection.execute("INSERT INTO state VALUES (1, 0, 0, 0, ?)", (now,))
+            connection.execute(f"PRAGMA user_version={number}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def _statements(script: str) -> Iterator[str]:
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if ";" in line and sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def unavailable(problem: sqlite3.Error) -> Unavailable:
+    """What a failed database call means for whoever asked."""
+    code = getattr(problem, "sqlite_errorcode", None)
+    primary = None if code is None else code & 0xFF
+    fault = Fault.STORAGE
+    if primary == sqlite3.SQLITE_FULL:
+        fault = Fault.FULL
+    elif primary in _CORRUPT:
+        fault = Fault.DAMAGED
+    return Unavailable(fault, f"{getattr(problem, 'sqlite_errorname', type(problem).__name__)}: {problem}")
+
+
+class Readers:
+    """Connections for reading: one for the event loop's thread, some for the pool. None keeps a transaction open."""
+
+    def __init__(self, open_one: Callable[[], sqlite3.Connection]) -> None:
+        self._open = open_one
+        self._guard = threading.Lock()
+        self._idle: list[sqlite3.Connection] = []
+        self._generation = 0
+        self._inline: sqlite3.Cursor | None = None
+        self._inline_generation = 0
+
+    def renew(self) -> None:
+        """Has every connection closed before its next use, after a fault (any thread)."""
+        with self._guard:
+            self._generation += 1
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def inline(self, sql: str, parameters: Sequence[object] = ()) -> list[Any]:
+        """Carries out a point look-up on the event loop's thread. Raises Unavailable."""
+        try:
+            if self._inline is None or self._inline_generation != self._generation:
+                self.close_inline()
+                self._inline_generation = self._generation
+                self._inline = self._open().cursor()
+            # fetchall and never fetchone: a statement that was not read to its end holds a read transaction
+            return self._inline.execute(sql, parameters).fetchall()
+        except sqlite3.Error as problem:
+            raise unavailable(problem) from problem
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Cursor]:
+        """A connection in a read transaction that ends with the block (pool threads). Raises Unavailable."""
+        try:
+            with self._guard:
+                connection = self._idle.pop() if self._idle else None
+                generation = self._generation
+            connection = connection or self._open()
+            try:
+                connection.execute("BEGIN")
+                yield connection.cursor()
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                with self._guard:
+                    if keep := generation == self._generation and len(self._idle) < 4:
+                        self._idle.append(connection)
+                if not keep:
+                    connection.close()
+        except sqlite3.Error as problem:
+            raise unavailable(problem) from problem
+
+    def close_inline(self) -> None:
+        """Closes the event loop's connection (on that thread)."""
+        if self._inline is not None:
+            connection, self._inline = self._inline.connection, None
+            connection.close()
+
+    def close(self) -> None:
+        """Closes all connections that are not in use."""
+        self.close_inline()
+        self.renew()

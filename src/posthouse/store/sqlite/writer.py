@@ -1,0 +1,342 @@
+"""The writer thread: the only one that changes the database, many changes to a COMMIT.
+
+Whatever arrived while the last COMMIT was syncing goes into the next transaction: no timer, and the busier it is the
+more letters share a sync. A caller hears of success only after COMMIT returned with `synchronous=FULL`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from posthouse.mail.reply import Fault, Unavailable
+from posthouse.observe.log import Log
+from posthouse.ports.store import Conflict, Missing
+from posthouse.store.content import Files
+from posthouse.store.model import Options, UniqueIds
+from posthouse.store.sqlite.deposits import deposit
+from posthouse.store.sqlite.jobs import Batch, Deposit, Job
+from posthouse.store.sqlite.pool import CHECKPOINT_OCTETS, PAGE, Readers, unavailable
+
+BATCH: Final = 1024  # jobs of one transaction at most
+IDLE: Final = 0.5  # seconds without work after which the writer tidies up
+SLICE: Final = 256  # pages given back in one transaction: a few milliseconds
+SLACK: Final = 256  # free pages that are kept for the next letters, 1 MiB
+FAILURES: Final = 3  # in a row, then the store is read-only
+
+# What a job alone is to blame for; every other error of SQLite is the disk's or the database's.
+_OWN_FAULTS: Final = (
+    sqlite3.IntegrityError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+    sqlite3.DataError,
+    ValueError,
+    TypeError,
+    OverflowError,
+)
+_REFUSALS: Final = (Conflict, Missing, Unavailable)
+
+Jobs = Sequence[Job | Deposit]
+
+
+class Writer:
+    """Takes jobs from the event loop, carries them out in batches, and answers once they are on the disk."""
+
+    def __init__(
+        self,
+        open_one: Callable[[], sqlite3.Connection],
+        readers: Readers,
+        files: Files,
+        unique_ids: UniqueIds,
+        options: Options,
+        log: Log | None,
+    ) -> None:
+        self._open = open_one
+        self._readers = readers
+        self._files = files
+        self._unique_ids = unique_ids
+        self._options = options
+        self._log = log
+        self._jobs: queue.SimpleQueue[Job | Deposit | None] = queue.SimpleQueue()
+        self._waiting = 0  # jobs and their octets, counted on the event loop's thread only
+        self._octets = 0
+        self._failures = 0
+        self._sick = False  # a checkpoint must succeed before the next success
+        self._pages = 0  # written since the last checkpoint
+        self._chores = True
+        self._doubtful: list[str] = []  # content files of batches whose COMMIT failed
+        self._stopping = False
+        self._drained: asyncio.Event | None = None
+        self.read_only = False
+        self._connection = open_one()
+        self._cursor = self._connection.cursor()
+        self._thread = threading.Thread(target=self._run, name="posthouse-writer", daemon=True)
+        self._thread.start()
+
+    # On the event loop's thread
+
+    def admit(self, weight: int) -> None:
+        """Counts a job in that will be `submit`ted. Raises Unavailable when there are too many or none may come."""
+        if self.read_only or self._stopping:
+            detail = "the store is read-only after repeated faults" if self.read_only else "the store is closed"
+            raise Unavailable(Fault.STORAGE if self.read_only else Fault.STOPPING, detail)
+        if self._waiting >= self._options.jobs or self._octets + weight > self._options.waiting_octets:
+            raise Unavailable(Fault.BUSY, f"{self._waiting} jobs are waiting for the disk")
+        self._waiting += 1
+        self._octets += weight
+
+    def submit(self, job: Job | Deposit) -> None:
+        """Hands over an admitted job (any thread)."""
+        self._jobs.put(job)
+
+    def settle(self, jobs: Jobs) -> None:
+        """Counts jobs out and tells their callers."""
+        for job in jobs:
+            self._waiting -= 1
+            self._octets -= job.weight
+            if job.done.done():  # the caller was cancelled and no longer listens
+                continue
+            if job.error is not None:
+                job.done.set_exception(job.error)
+            else:
+                job.done.set_result(job.result)
+        if not self._waiting and self._drained is not None:
+            self._drained.set()
+
+    async def close(self) -> None:
+        """Waits for all admitted jobs and ends the thread."""
+        self._stopping = True
+        if self._waiting:  # a large letter may still be on its way to its place
+            self._drained = asyncio.Event()
+            await self._drained.wait()
+        self._jobs.put(None)
+        await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
+
+    # On the writer's thread
+
+    def _run(self) -> None:
+        while (jobs := self._take()) is not None:
+            if jobs:
+                self._guarded(jobs)
+                self._answer(jobs)
+                if self._pages * PAGE > CHECKPOINT_OCTETS:
+                    self._tidy(self._checkpoint)
+            else:
+                self._tidy(self._chore)
+        if not self._sick:
+            self._tidy(self._last_checkpoint)
+        self._close()
+
+    def _take(self) -> Jobs | None:
+        """Everything that waits; an empty list after a while without anything, None at the end."""
+        try:
+            first = self._jobs.get(timeout=IDLE if self._chores else None)
+        except queue.Empty:
+            return []
+        if first is None:
+            return None
+        jobs: list[Job | Deposit] = [first]
+        for _ in range(min(self._jobs.qsize(), BATCH - 1)):
+            job = self._jobs.get()
+            if job is None:
+                self._jobs.put(None)
+                break
+            jobs.append(job)
+        return jobs
+
+    def _answer(self, jobs: Jobs) -> None:
+        by_loop: dict[asyncio.AbstractEventLoop, list[Job | Deposit]] = {}
+        for job in jobs:
+            by_loop.setdefault(job.done.get_loop(), []).append(job)
+        for loop, share in by_loop.items():
+            with contextlib.suppress(RuntimeError):  # that loop was closed: nobody waits for the answer
+                loop.call_soon_threadsafe(self.settle, share)
+
+    def _guarded(self, jobs: Jobs) -> None:
+        try:
+            self._commit(jobs)
+        except Exception as problem:  # noqa: BLE001 (the top of this thread: a defect fails a batch, not the server)
+            if self._log:
+                self._log.exception("store_defect")
+            self._fail(jobs, Unavailable(Fault.STORAGE, repr(problem)))
+            self._sick = True
+
+    def _commit(self, jobs: Jobs) -> None:
+        """One transaction for all jobs; sets the result or error of each."""
+        batch = Batch()
+        if self.read_only:
+            self._fail(jobs, Unavailable(Fault.STORAGE, "the store is read-only after repeated faults"))
+            return
+        try:
+            self._recover()
+            self._cursor.execute("BEGIN IMMEDIATE")
+            self._deposit([job for job in jobs if isinstance(job, Deposit)], batch)
+            for job in jobs:
+                if isinstance(job, Job):
+                    self._alone(job, functools.partial(self._work, job), batch)
+            if batch.changed:
+                self._cursor.execute("UPDATE state SET commits = commits + 1")
+                self._cursor.execute("COMMIT")
+            else:
+                self._cursor.execute("ROLLBACK")
+        except sqlite3.Error as problem:
+            self._fault(jobs, problem)
+            return
+        self._failures = 0
+        self._chores |= batch.changed
+        self._pages += batch.pages + 4
+        self._files.remove(batch.files)
+
+    def _deposit(self, deposits: list[Deposit], batch: Batch) -> None:
+        """All letters together; when one of them is bad, each alone, so that only that one fails."""
+        if not deposits:
+            return
+        trial = Batch()
+        self._cursor.execute("SAVEPOINT job")
+        try:
+            deposit(deposits, self._unique_ids, self._cursor, trial)
+        except (*_OWN_FAULTS, *_REFUSALS):
+            self._cursor.execute("ROLLBACK TO job")
+            self._cursor.execute("RELEASE job")
+            for item in deposits:
+                self._alone(item, functools.partial(deposit, [item], self._unique_ids, self._cursor), batch)
+            return
+        self._cursor.execute("RELEASE job")
+        _merge(batch, trial)
+
+    def _alone(self, job: Job | Deposit, work: Callable[[Batch], None], batch: Batch) -> None:
+        """One job in a SAVEPOINT of its own."""
+        trial = Batch()
+        self._cursor.execute("SAVEPOINT job")
+        try:
+            work(trial)
+        except (*_OWN_FAULTS, *_REFUSALS) as problem:
+            self._cursor.execute("ROLLBACK TO job")
+            job.error = problem if isinstance(problem, _REFUSALS) else Unavailable(Fault.STORAGE, repr(problem))
+            if isinstance(job, Deposit) and job.file is not None:
+                batch.files.append(job.file)
+        else:
+            _merge(batch, trial)
+        self._cursor.execute("RELEASE job")
+
+    def _work(self, job: Job, batch: Batch) -> None:
+        job.result = job.work(self._cursor, batch)
+
+    # Faults
+
+    def _fail(self, jobs: Jobs, problem: Unavailable) -> None:
+        for job in jobs:
+            job.result = None
+            job.error = problem
+            if isinstance(job, Deposit) and job.file is not None:
+                self._doubtful.append(job.file)
+
+    def _fault(self, jobs: Jobs, problem: sqlite3.Error) -> None:
+        """A batch failed: nobody hears a success, and nothing is trusted before a checkpoint succeeded."""
+        code = (getattr(problem, "sqlite_errorcode", None) or 0) & 0xFF
+        self._rollback()
+        failure = unavailable(problem)
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            failure = Unavailable(Fault.BUSY, failure.detail)
+        elif code == sqlite3.SQLITE_FULL:
+            freeing = [job for job in jobs if isinstance(job, Job) and job.frees]
+            if freeing and self._files.directory.release_reserve():
+                self._warn("store_reserve_spent", failure)
+                self._fail([job for job in jobs if job not in freeing], failure)
+                self._commit(freeing)
+                return
+        else:
+            self._sick = True
+            self._failures += 1
+            if self._failures >= FAILURES:
+                self.read_only = True
+        self._warn("store_read_only" if self.read_only else "store_write_failed", failure)
+        self._fail(jobs, failure)
+
+    def _warn(self, event: str, failure: Unavailable) -> None:
+        if self._log:
+            self._log.error(event, detail=failure.detail, failures=self._failures)
+
+    def _rollback(self) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+
+    def _recover(self) -> None:
+        """After a fault: new connections, and everything committed so far written back to the database file.
+
+        The new connection is opened before the old one is closed: while one is open the failed transaction is not in
+        the index of the WAL; were the WAL read again from its file, what nobody was promised might come back.
+        """
+        if not self._sick:
+            return
+        old, self._connection = self._connection, self._open()
+        self._cursor = self._connection.cursor()
+        with contextlib.suppress(sqlite3.Error):
+            old.close()
+        self._readers.renew()
+        busy, frames, written = self._cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0]
+        if busy or frames != written:
+            raise sqlite3.OperationalError("the checkpoint after a fault did not come to its end")
+        self._pages = 0
+        self._sick = False
+        if self._log:
+            self._log.warning("store_recovered", failures=self._failures)
+
+    # Between the batches
+
+    def _tidy(self, chore: Callable[[], None]) -> None:
+        try:
+            chore()
+        except sqlite3.Error as problem:
+            self._fault([], problem)
+            self._chores = False
+
+    def _checkpoint(self) -> None:
+        """Writes back to the database file what the WAL holds."""
+        self._recover()
+        _, frames, written = self._cursor.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()[0]
+        # When a reader of another process holds it up, the next try comes after a quarter as much again.
+        self._pages = 0 if frames == written else CHECKPOINT_OCTETS // PAGE * 3 // 4
+
+    def _chore(self) -> None:
+        """One slice of giving space back, while nobody waits."""
+        self._recover()
+        free = self._cursor.execute("PRAGMA freelist_count").fetchall()[0][0]
+        if free > SLACK:
+            # The pragma frees one page a step: fetchall makes all of them.
+            self._cursor.execute(f"PRAGMA incremental_vacuum({min(SLICE, free - SLACK)})").fetchall()
+            self._pages += SLICE
+        if free - SLICE <= SLACK:
+            self._checkpoint()
+            self._forget_doubtful()
+            self._files.directory.keep_reserve()
+            self._chores = False
+
+    def _forget_doubtful(self) -> None:
+        """Unlinks the files of failed batches, once it is certain that no row names them."""
+        doubtful, self._doubtful = self._doubtful, []
+        for name in doubtful:
+            if not self._cursor.execute("SELECT 1 FROM content WHERE file = ?", (name,)).fetchall():
+                self._files.remove([name])
+
+    def _last_checkpoint(self) -> None:
+        self._forget_doubtful()
+        self._cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def _close(self) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.close()
+
+
+def _merge(batch: Batch, trial: Batch) -> None:
+    batch.files += trial.files
+    batch.changed |= trial.changed
+    batch.freed |= trial.freed
+    batch.pages += trial.pages

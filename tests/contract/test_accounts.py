@@ -1,0 +1,102 @@
+"""What every engine owes to domains and accounts (ports.store)."""
+
+from __future__ import annotations
+
+from posthouse.ports.store import Conflict, Missing
+from tests.contract.conftest import House, refused
+
+
+async def test_domains_are_added_listed_and_removed(house: House) -> None:
+    store = house.store
+    first = await store.add_domain("x.mail")
+    second = await store.add_domain("a.mail")
+    assert [domain.name for domain in await store.domains()] == ["x.mail", "a.mail"]
+    assert await store.find_domain("x.mail") == first
+    assert await store.find_domain("y.mail") is None
+    await refused(Conflict, lambda: store.add_domain("x.mail"))
+    await store.add_account("test@x.mail", "hash")
+    counted = await store.find_domain("x.mail")
+    assert counted is not None
+    assert counted.accounts == 1
+    await refused(Conflict, lambda: store.remove_domain("x.mail"))
+    await refused(Missing, lambda: store.remove_domain("y.mail"))
+    await store.remove_domain("a.mail")
+    assert second not in await store.domains()
+
+
+async def test_accounts_are_added_found_and_listed(house: House) -> None:
+    store = house.store
+    test = await house.account("test@x.mail", quota=1000)
+    other = await house.account("other@x.mail")
+    same = await house.account("test@y.mail")
+    assert await store.find_account("test@x.mail") == test
+    assert (test.quota, test.used, test.messages, test.password) == (1000, 0, 0, "hash")
+    assert len({test.inbox, other.inbox, same.inbox}) == 3
+    assert await store.find_account("nobody@x.mail") is None
+    assert await store.accounts() == [other, test, same]
+    assert await store.accounts("x.mail") == [other, test]
+    assert await store.find_local_part("test") == [test, same]
+    assert await store.find_local_part("other") == [other]
+    assert await store.find_local_part("nobody") == []
+    await refused(Conflict, lambda: store.add_account("test@x.mail", "hash"))
+    await refused(Missing, lambda: store.add_account("test@z.mail", "hash"))
+
+
+async def test_an_at_sign_in_the_local_part_is_no_obstacle(house: House) -> None:
+    account = await house.account("a@b@x.mail")
+    assert await house.store.find_account("a@b@x.mail") == account
+    assert await house.store.find_local_part("a@b") == [account]
+
+
+async def test_a_password_is_replaced_when_it_is_the_expected_one(house: House) -> None:
+    await house.account()
+    assert await house.store.set_password("test@x.mail", "new")
+    assert not await house.store.set_password("test@x.mail", "newer", expected="hash")
+    assert await house.store.set_password("test@x.mail", "newest", expected="new")
+    found = await house.store.find_account("test@x.mail")
+    assert found is not None
+    assert found.password == "newest"
+    await refused(Missing, lambda: house.store.set_password("nobody@x.mail", "x"))
+
+
+async def test_an_account_goes_with_its_mail(house: House) -> None:
+    account, other = await house.account(), await house.account("other@x.mail")
+    await house.deliver(b"shared\r\n", account.id, other.id)
+    await house.deliver(b"large" * 100_000 + b"\r\n", account.id)
+    assert house.store.lock(account.inbox)
+    await refused(Conflict, lambda: house.store.remove_account("test@x.mail"))
+    house.store.unlock(account.inbox)
+    assert await house.store.remove_account("test@x.mail") == 2
+    await refused(Missing, lambda: house.store.remove_account("test@x.mail"))
+    await refused(Missing, lambda: house.store.maildrop(account.inbox))
+    assert await house.octets(other.inbox, 1) is not None
+    assert await house.damages() == []
+    again = await house.account()
+    assert again.inbox not in (account.inbox, other.inbox)
+    assert (await house.store.maildrop(again.inbox)).rows == []
+
+
+async def test_what_another_process_commits_is_seen_at_once(house: House) -> None:
+    server = house.store
+    await server.add_domain("x.mail")
+    assert await server.find_account("test@x.mail") is None
+    command = house.open(serve=False)
+    account = await command.add_account("test@x.mail", "hash")
+    assert await server.find_account("test@x.mail") == account
+    await command.set_password("test@x.mail", "other")
+    found = await server.find_account("test@x.mail")
+    assert found is not None
+    assert found.password == "other"
+    await command.remove_account("test@x.mail")
+    assert await server.find_account("test@x.mail") is None
+
+
+async def test_everything_is_there_after_opening_again(house: House) -> None:
+    account = await house.account()
+    await house.deliver(b"small\r\n", account.id)
+    await house.deliver(b"large" * 100_000 + b"\r\n", account.id)
+    await house.reopen()
+    assert await house.store.find_account("test@x.mail") is not None
+    assert [row[0] for row in (await house.store.maildrop(account.inbox)).rows] == [1, 2]
+    assert await house.octets(account.inbox, 2) is not None
+    assert await house.damages() == []
