@@ -216,6 +216,16 @@ class AccountSettings:
         int,
         Setting(Kind.OCTETS, "How much mail a new account may hold.", unit="octets", low=0, high=PIB, empty="no limit"),
     ] = 0
+    postmaster: Annotated[
+        str,
+        Setting(
+            Kind.MAILBOX,
+            "The account that gets letters to postmaster, in every domain that has no account of that name. Every mail "
+            "server must take them.",
+            rfc="RFC 5321 §4.5.1",
+            empty="nobody; such letters are refused unless the domain has that account",
+        ),
+    ] = ""
     hash_memory: Annotated[
         int,
         Setting(
@@ -294,17 +304,50 @@ class LogSettings:
 class StoreSettings:
     """How letters are kept."""
 
-    large: Annotated[
+    small: Annotated[
         int,
         Setting(
             Kind.OCTETS,
-            "Contents of this size and above get a file of their own; smaller ones lie in the database.",
+            "Contents up to this size lie in the database; larger ones get a file of their own.",
             unit="octets",
-            low=4 * KIB,
-            high=64 * MIB,
+            low=KIB,
+            high=16 * MIB,
         ),
     ] = 128 * KIB
-    readers: Annotated[int, Setting(Kind.INTEGER, "Threads that read large mailboxes and letters.", low=1, high=64)] = 4
+    jobs: Annotated[
+        int,
+        Setting(
+            Kind.INTEGER,
+            "How many letters and changes may wait to be written; more are put off.",
+            low=10,
+            high=1_000_000,
+        ),
+    ] = 4096
+    waiting_octets: Annotated[
+        int,
+        Setting(Kind.OCTETS, "How much of them may wait in memory.", unit="octets", low=MIB, high=64 * GIB),
+    ] = 64 * MIB
+    busy_timeout: Annotated[
+        float,
+        Setting(
+            Kind.SECONDS,
+            "How long is waited for another program that is writing to the database.",
+            unit="seconds",
+            low=0.1,
+            high=300,
+        ),
+    ] = 10.0
+    reserve: Annotated[
+        int,
+        Setting(
+            Kind.OCTETS,
+            "Room on the disk that is kept aside, so that mail can still be deleted when the disk is full.",
+            unit="octets",
+            low=0,
+            high=GIB,
+            empty="none",
+        ),
+    ] = 16 * MIB
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
+from posthouse.mail.address import Address, AddressError
 from posthouse.mail.limits import DOMAIN
 
 
@@ -31,6 +32,7 @@ class Kind(StrEnum):
     SECONDS = "time"
     CHOICE = "word"
     HOST = "host name"
+    MAILBOX = "mail address"
     ADDRESS = "address to listen on"
     SERVERS = "list of addresses"
     NETWORKS = "list of networks"
@@ -167,6 +169,16 @@ def _host(setting: Setting, value: object) -> str:
     return bare
 
 
+def _mailbox(setting: Setting, value: object) -> str:
+    text = _text(setting, value)
+    if text == "" and setting.empty:
+        return text
+    try:
+        return Address.parse(text).key
+    except AddressError as error:
+        raise Wrong(f"{_quote(text)} is not a mail address ({error}); allowed is {setting.allowed}") from None
+
+
 def read_listen_address(text: str) -> str:
     """An address to listen on: `*` for all of IPv4 and IPv6, `localhost` for 127.0.0.1, or an IP address, which
     may stand in brackets. Raises Wrong."""
@@ -246,6 +258,7 @@ _READERS: Final[Mapping[Kind, Callable[[Setting, object], object]]] = MappingPro
         Kind.SECONDS: _seconds,
         Kind.CHOICE: _choice,
         Kind.HOST: _host,
+        Kind.MAILBOX: _mailbox,
         Kind.ADDRESS: _address,
         Kind.SERVERS: _servers,
         Kind.NETWORKS: _networks,
@@ -272,6 +285,7 @@ _ALLOWED: Final[Mapping[Kind, Callable[[Setting], str]]] = MappingProxyType(
         Kind.SECONDS: lambda s: _bounds(s, lambda n: f"{n:g}") + ' seconds, or a text such as "90s", "5m" or "1h"',
         Kind.CHOICE: lambda s: " or ".join(f'"{choice}"' for choice in s.choices),
         Kind.HOST: lambda s: f'a name such as "mail.example.org"{f" (empty: {s.empty})" if s.empty else ""}',
+        Kind.MAILBOX: lambda s: f'an address such as "anna@example.org"{f" (empty: {s.empty})" if s.empty else ""}',
         Kind.ADDRESS: lambda s: 'an IP address, "localhost", or "*" for all addresses',
         Kind.SERVERS: lambda s: f"IP addresses, with :port if it is not 53{f' (none: {s.empty})' if s.empty else ''}",
         Kind.NETWORKS: lambda s: 'networks such as "192.0.2.0/24" or "2001:db8::/32"',
