@@ -389,7 +389,7 @@ static void pop3_response(struct session *s, const char *line)
         break;
     case P_RETR:
         if (s->body < (size_t)size)
-            die("letter %ld has %zu octets, %ld or more were expected", s->received + 1, s->body, size);
+            die("letter %ld has %zu octets, %ld or more were expected", s->received % total + 1, s->body, size);
         ended = t = now();
         latencies[finished++] = t - s->began;
         s->began = t;
@@ -427,6 +427,8 @@ static size_t pop3_input(struct session *s)
         } else if (s->skip) {
             size_t n = left < s->skip ? left : s->skip;
             s->skip -= n, s->body += n, at += n;
+            if (n == left && n >= 5 && !memcmp(here + n - 5, "\r\n.\r\n", 5)) /* no letter has this inside */
+                die("letter %ld has %zu octets, %ld or more were expected", s->received % total + 1, s->body - 5, size);
         } else if ((end = memmem(here, left, "\r\n.\r\n", 5))) {
             s->body += end - here;
             at += end - here + 5;

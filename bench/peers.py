@@ -11,54 +11,41 @@ import os
 import pwd
 import shutil
 import subprocess
+import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from bench.generator import DOMAIN, PASSWORD, user
 from bench.letters import letter
 from bench.machine import BenchError, free_port, start, stop, wait_for_port
 
-PACKAGES = ("postfix", "dovecot-core", "dovecot-lmtpd", "dovecot-pop3d")
 POSTFIX_DAEMONS = Path("/usr/lib/postfix/sbin")
 DOVECOT = Path("/usr/sbin/dovecot")
 MAIL_OWNER = "mail"  # the Unix account to which the Maildirs belong
-POLICY = Path("/usr/sbin/policy-rc.d")
+PACKAGES = Path(__file__).with_name("packages.txt")
+INSTALLER = Path(__file__).parent.parent / "tools" / "packages.sh"
 
 
 def missing_packages() -> list[str]:
     """The Debian packages whose programs are not here."""
-    needed = {
-        "postfix": POSTFIX_DAEMONS / "master",
-        "dovecot-core": DOVECOT,
-        "dovecot-lmtpd": Path("/usr/lib/dovecot/lmtp"),
-        "dovecot-pop3d": Path("/usr/lib/dovecot/pop3"),
-    }
-    return [package for package, program in needed.items() if not program.exists()]
+    lines = [line.split() for line in PACKAGES.read_text(encoding="ascii").splitlines()]
+    return [words[1] for words in lines if words and words[0] != "#" and not Path(words[0]).exists()]
 
 
-def install(packages: Sequence[str]) -> None:
-    """Install packages with apt so that no service starts: a policy forbids it while we install."""
-    command = ["apt-get", "install", "-y", "--no-install-recommends", *packages]
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+def install() -> None:
+    """Install what is missing with apt, so that no service starts."""
+    if (wanted := missing_packages()) and os.geteuid() == 0:
+        environment = {**os.environ, "APT": "1", "PACKAGES": str(PACKAGES)}
+        subprocess.run(["sh", str(INSTALLER)], env=environment, stdout=sys.stderr, check=False)
+    if missing := missing_packages():
         raise BenchError(
-            f"The peers {', '.join(packages)} are not installed. Run as root on Debian, install them with"
-            f" `{' '.join(command)}`, or leave the peers out with --peers none."
+            f"The peers need {', '.join(missing)}: install them on Debian with `apt-get install {' '.join(wanted)}`"
+            " (the bench does it as root), or leave the peers out with --peers none."
         )
-    ours = not POLICY.exists()
-    if ours:
-        POLICY.write_text("#!/bin/sh\nexit 101\n", encoding="ascii")
-        POLICY.chmod(0o755)
-    try:
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        for words in (["apt-get", "update"], command):
-            done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
-            if done.returncode != 0:
-                raise BenchError(f"`{' '.join(words)}` failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    finally:
-        if ours:
-            POLICY.unlink()
+    if os.geteuid() != 0:
+        raise BenchError("Postfix and Dovecot start only as root. Run as root, or leave them out with --peers none.")
 
 
 class Server(ABC):
@@ -312,7 +299,7 @@ virtual_minimum_uid = 1
 virtual_uid_maps = static:{owner.pw_uid}
 virtual_gid_maps = static:{owner.pw_gid}
 virtual_transport = {self.transport}
-default_destination_concurrency_limit = 50
+in_flow_delay = 0
 initial_destination_concurrency = 20
 default_process_limit = 150
 """
