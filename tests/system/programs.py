@@ -6,11 +6,18 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 left_out: dict[str, list[str]] = {}
-"""The programs that were not found, each with the tests that wanted it; printed at the end of a run."""
+"""What was not to be had on this machine, each with the tests that wanted it; printed at the end of a run."""
+
+
+def leave_out(what: str) -> NoReturn:
+    """Ends a test that this machine cannot carry out, and has it named at the end of the run."""
+    left_out.setdefault(what, []).append(os.environ.get("PYTEST_CURRENT_TEST", ""))
+    pytest.skip(f"left out: {what}")
 
 
 def find_program(name: str) -> str:
@@ -18,10 +25,9 @@ def find_program(name: str) -> str:
     path = shutil.which(name)
     if path is not None:
         return path
-    left_out.setdefault(name, []).append(os.environ.get("PYTEST_CURRENT_TEST", ""))
     if os.environ.get("CI"):
         pytest.fail(f"{name} is not installed: tools/packages.txt lacks it, or its installation failed")
-    pytest.skip(f"left out: {name} is not installed")
+    leave_out(f"{name} is not installed (as root: make test APT=1)")
 
 
 def run_program(

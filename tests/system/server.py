@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +35,15 @@ class Endpoint:
     def url(self) -> str:
         """host:port as a URL has it."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def wait_for(condition: Callable[[], bool], said: Callable[[], str], seconds: float = 10.0) -> None:
+    """Waits until something has come about, looking again and again; fails with `said()` when it does not."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"waited {seconds:.0f} s in vain: {said()}")
+        time.sleep(0.01)
 
 
 class ServerFailed(AssertionError):
@@ -135,15 +144,15 @@ class Server:
                 raise ServerFailed(f"ended with {code} before it was ready: {self.log[-3000:]}")
             said += piece
         assert said == b"ready\n", f"standard output holds more than the one line: {said!r}"
-        self.listeners = self._read_listeners()
-        found = sum(map(len, self.listeners.values()))
-        assert found == listeners, f"the log names {found} listeners instead of {listeners}: {self.log}"
+        # The log has a thread of its own that collects lines for some milliseconds.
+        wait_for(lambda: self._read_listeners() >= listeners, lambda: f"the log lacks a listener: {self.log}")
 
-    def _read_listeners(self) -> dict[str, list[Endpoint]]:
-        found: dict[str, list[Endpoint]] = {}
-        for protocol, host, port in _LISTENING.findall(self.log):
-            found.setdefault(protocol, []).append(Endpoint(host.strip("\"'[]"), int(port)))
-        return found
+    def _read_listeners(self) -> int:
+        self.listeners = {}
+        found = _LISTENING.findall(self.log)
+        for protocol, host, port in found:
+            self.listeners.setdefault(protocol, []).append(Endpoint(host.strip("\"'[]"), int(port)))
+        return len(found)
 
     def signal(self, number: signal.Signals) -> None:
         """Sends a signal to this process and no other."""
