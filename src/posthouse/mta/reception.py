@@ -1,0 +1,213 @@
+"""Reception: whether a letter is taken, for whom, and what is written on it (RFC 5321 §3.3, §6).
+
+A session asks step by step: `begin` at MAIL, `recipient` at RCPT, `open` when content is to come, `accept` at its
+end. Each step raises Rejected or Unavailable with what to answer. What `accept` reports as delivered is on the disk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from posthouse.mail.address import Address
+from posthouse.mail.envelope import Envelope, Recipient
+from posthouse.mail.limits import HOPS, SmtpLimits
+from posthouse.mail.reply import Rejected, Reply, Smtp
+from posthouse.mail.trace import Hop, protocol_keyword, received, return_path
+from posthouse.mta.delivery import Targets, deliver, failure_reply, overfull, prefix_of
+from posthouse.observe.log import Log
+from posthouse.ports.directory import Directory
+from posthouse.ports.dns import Reverse
+from posthouse.ports.store import Account, Draft, Store
+from posthouse.ports.system import Clock, Random
+from posthouse.smtp.commands import Mail, Rcpt
+
+HEADER_SEEN: Final = 1_048_576
+"""Octets of a header that are searched for Received fields; the newest stand first, and 50 of them take 25,000."""
+
+_DIGITS: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # no i, l, o, u: read aloud and copied without mistakes
+
+
+@dataclass(slots=True)
+class Client:
+    """Who is sending, as far as it is known. `address` is an IP address, "" for a local socket."""
+
+    address: str
+    mode: str
+    helo: str = ""
+    extended: bool = False
+    encrypted: bool = False
+    account: Account | None = None
+    reverse: Reverse | None = None
+
+
+@dataclass(slots=True)
+class Transaction:
+    """One letter on its way in. `begun` is the monotonic time when its content began to come."""
+
+    client: Client
+    envelope: Envelope
+    begun: float = 0.0
+    targets: Targets = field(default_factory=Targets)
+    draft: Draft | None = None
+
+    async def discard(self) -> None:
+        """Forgets what was received. Harmless when the letter was delivered."""
+        if self.draft is not None:
+            await self.draft.discard()
+            self.draft = None
+
+
+@dataclass(slots=True)
+class Accepted:
+    """A letter that is on the disk. `failures` has one place for each recipient, None where its copy is there."""
+
+    id: str
+    seconds: float
+    failures: list[Reply | None]
+
+
+class Reception:
+    """Decides about letters that come in. One for all sessions of a server."""
+
+    __slots__ = ("_clock", "_directory", "_host", "_limits", "_log", "_random", "_store")
+
+    def __init__(
+        self,
+        store: Store,
+        directory: Directory,
+        clock: Clock,
+        random: Random,
+        log: Log,
+        *,
+        host: str,
+        limits: SmtpLimits,
+    ) -> None:
+        self._store = store
+        self._directory = directory
+        self._clock = clock
+        self._random = random
+        self._log = log
+        self._host = host
+        self._limits = limits
+
+    def begin(self, mail: Mail, client: Client) -> Transaction:
+        """MAIL: a new letter. Raises Rejected when it is announced as too big (RFC 1870 §6.1)."""
+        if mail.size is not None and mail.size > self._limits.message:
+            raise Rejected(Smtp.TOO_BIG.fill(limit=self._limits.message))
+        envelope = Envelope(
+            mail.sender,
+            size=mail.size,
+            body=mail.body,
+            smtputf8=mail.smtputf8,
+            ret=mail.ret,
+            envid=mail.envid,
+            auth=mail.auth,
+        )
+        return Transaction(client, envelope)
+
+    async def recipient(self, transaction: Transaction, rcpt: Rcpt) -> None:
+        """RCPT: one more recipient, which must have a mailbox here with room in it. Raises Rejected."""
+        targets = transaction.targets
+        if len(targets.recipients) >= self._limits.recipients:
+            raise Rejected(Smtp.TOO_MANY_RCPTS.fill(limit=self._limits.recipients))
+        account = await self._account(rcpt.address)
+        reply = overfull(account, transaction.envelope.size or 0)
+        if reply is not None:
+            raise Rejected(reply)
+        recipient = Recipient(rcpt.address, rcpt.notify, rcpt.orcpt)
+        targets.add(recipient, account)
+        transaction.envelope.recipients.append(recipient)
+
+    async def _account(self, address: Address) -> Account:
+        if address.domain and (address.domain[0] == "[" or not await self._directory.is_local(address.domain)):
+            raise Rejected(Smtp.NO_RELAY)
+        account = await self._directory.find(address)
+        if account is None:
+            raise Rejected(Smtp.NO_SUCH_USER)
+        return account
+
+    def open(self, transaction: Transaction) -> Draft:
+        """Content is to come: where it goes. Raises Unavailable when there is no room."""
+        if transaction.draft is None:
+            transaction.begun = self._clock.monotonic()
+            transaction.draft = self._store.draft(transaction.envelope.size)
+        return transaction.draft
+
+    async def accept(self, transaction: Transaction) -> Accepted:
+        """The content is complete: puts it into the mailboxes and returns once it is on the disk.
+
+        Raises Rejected when nobody gets it, Unavailable when it could not be stored.
+        """
+        draft = self.open(transaction)
+        if _hops(draft) > HOPS:
+            raise Rejected(Smtp.TOO_MANY_HOPS)
+        letter = self._letter_id()
+        prefix = prefix_of(draft, await self._fields(transaction, letter))
+        size = len(prefix) + draft.size
+        self._check_room(transaction, size)
+        results = await deliver(
+            self._store, draft, transaction.targets, prefix, letter=letter, envelope=transaction.envelope
+        )
+        transaction.draft = None
+        failures = [failure_reply(result) for result in results]
+        self._tell(transaction, letter, size, failures)
+        if None not in failures and failures[0] is not None:
+            raise Rejected(failures[0])
+        return Accepted(letter, self._clock.monotonic() - transaction.begun, failures)
+
+    def _check_room(self, transaction: Transaction, size: int) -> None:
+        """One reply stands for all recipients, and no notice can tell the sender of one that failed later: a letter
+        that is too much for one of them is refused as a whole, so that the sender knows. LMTP answers for each."""
+        if transaction.client.mode == "lmtp":
+            return
+        for account in transaction.targets.accounts:
+            reply = overfull(account, size)
+            if reply is not None:
+                raise Rejected(reply)
+
+    async def _fields(self, transaction: Transaction, letter: str) -> str:
+        client, envelope = transaction.client, transaction.envelope
+        reverse = None if client.reverse is None else await client.reverse.name()
+        protocol = protocol_keyword(
+            extended=client.extended,
+            lmtp=client.mode == "lmtp",
+            utf8=envelope.smtputf8,
+            tls=client.encrypted,
+            login=client.account is not None,
+        )
+        only = envelope.recipients[0].address if len(envelope.recipients) == 1 else None
+        hop = Hop(client.helo, client.address, reverse, self._host, protocol, letter, self._clock.now(), only)
+        return return_path(envelope.sender) + received(hop)
+
+    def _letter_id(self) -> str:
+        """Sorts by time (milliseconds, 9 digits until the year 3085) and cannot be guessed (40 random bits)."""
+        number = int(self._clock.now() * 1000) << 40 | int.from_bytes(self._random.octets(5), "big")
+        digits = []
+        for _ in range(17):
+            digits.append(_DIGITS[number & 31])
+            number >>= 5
+        return "".join(reversed(digits))
+
+    def _tell(self, transaction: Transaction, letter: str, size: int, failures: list[Reply | None]) -> None:
+        client, envelope = transaction.client, transaction.envelope
+        self._log.info(
+            "accepted" if None in failures else "refused",
+            id=letter,
+            sender="" if envelope.sender is None else str(envelope.sender),
+            recipients=len(failures),
+            size=size,
+            peer=client.address,
+            helo=client.helo,
+            login="" if client.account is None else client.account.address,
+            seconds=round(self._clock.monotonic() - transaction.begun, 4),
+        )
+        for recipient, failure in zip(envelope.recipients, failures, strict=True):
+            if failure is not None:
+                self._log.warning("not_delivered", id=letter, recipient=str(recipient.address), reply=failure.text)
+
+
+def _hops(draft: Draft) -> int:
+    """How many Received fields the header has."""
+    header = draft.read_header(HEADER_SEEN).lower()
+    return header.count(b"\r\nreceived:") + header.startswith(b"received:")

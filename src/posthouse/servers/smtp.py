@@ -1,0 +1,381 @@
+"""The sessions of SMTP, submission and LMTP: one linear task per connection.
+
+The core reads and keeps the order of commands, reception decides, and this task stands between them: for each event
+it chooses a reply. It writes no reply text of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Final
+
+from posthouse.config.schema import SmtpSettings
+from posthouse.mail.reply import Fault, Rejected, Reply, Smtp, Style, Unavailable
+from posthouse.mta.reception import Accepted, Client, Reception, Transaction
+from posthouse.net.wire import Stopping, Wire
+from posthouse.observe.log import Log
+from posthouse.ports.directory import Directory
+from posthouse.ports.dns import Resolver
+from posthouse.ports.system import Clock, Observer, SessionObserver
+from posthouse.smtp.commands import Data, Ehlo, Helo, Lhlo, Mail, Quit, Rcpt, Rset
+from posthouse.smtp.server import (
+    ChunkEnded,
+    ContentArrived,
+    DataEnded,
+    Event,
+    LoginAsked,
+    Mode,
+    Settled,
+    SmtpServerCore,
+)
+
+RATE_GRACE: Final = 600.0
+"""Seconds of a message before its rate counts, so that a burst of loss is forgiven."""
+
+Replies = Sequence[Reply]
+"""What is said to one event: one reply, or with LMTP one for each recipient."""
+
+
+class SmtpServer:
+    """What all sessions of one protocol share. `session` is what a listener of this mode is given.
+
+    `mode` is "smtp", "submission" or "lmtp". `host` is our own name. `login` offers AUTH (never for LMTP). The
+    `reception` has the same limits and host. `observer` and `resolver` may be None.
+    """
+
+    __slots__ = (
+        "_bare_lf",
+        "_bare_lf_trusted",
+        "_login",
+        "_mode",
+        "_networks",
+        "_observer",
+        "_resolver",
+        "_style",
+        "clock",
+        "directory",
+        "host",
+        "limits",
+        "log",
+        "reception",
+    )
+
+    def __init__(
+        self,
+        mode: str,
+        settings: SmtpSettings,
+        *,
+        host: str,
+        style: str,
+        reception: Reception,
+        directory: Directory,
+        clock: Clock,
+        log: Log,
+        resolver: Resolver | None = None,
+        observer: Observer | None = None,
+        login: bool = True,
+    ) -> None:
+        self._mode = Mode(mode)
+        self.limits = settings.limits
+        self._bare_lf = settings.bare_lf == "normalize"
+        self._bare_lf_trusted = settings.bare_lf_trusted == "normalize"
+        self._networks = [ip_network(text, strict=False) for text in settings.trusted]
+        self.host = host
+        self._style = Style(style)
+        self.reception = reception
+        self.directory = directory
+        self.clock = clock
+        self.log = log
+        self._resolver = resolver
+        self._observer = observer
+        self._login = login
+
+    async def session(self, wire: Wire) -> None:
+        """Serves one connection until it ends."""
+        observer = None
+        if self._observer is not None:
+            observer = self._observer.session(self._mode.value, wire.local, wire.peer)
+        wire.tap = observer
+        try:
+            await self._begin(wire, observer).run()
+        finally:
+            if observer is not None:
+                observer.closed()
+
+    def mends_bare_lf(self, *, trusted: bool) -> bool:
+        """Whether bare LF is put right for such a peer, or refused (reliability F1)."""
+        return self._bare_lf_trusted if trusted else self._bare_lf
+
+    def _begin(self, wire: Wire, observer: SessionObserver | None) -> _Session:
+        address = plain_address(wire.peer.host)
+        loopback, trusted = trust(address, self._networks)
+        core = SmtpServerCore(
+            self._mode,
+            self.limits,
+            host=self.host,
+            style=self._style,
+            login=self._login,
+            secure=loopback or wire.encrypted,
+            trusted=trusted,
+            normalize=self.mends_bare_lf(trusted=trusted),
+            tap=None if observer is None else observer.received,
+        )
+        client = Client(address, self._mode.value, encrypted=wire.encrypted)
+        if self._resolver is not None and address:
+            client.reverse = self._resolver.reverse(address)
+        return _Session(self, wire, core, client)
+
+
+def plain_address(host: str) -> str:
+    """An IP address without zone, an IPv4 address as such also when it came over an IPv6 socket."""
+    if ":" not in host:
+        return host
+    address = IPv6Address(host.partition("%")[0])
+    return str(address.ipv4_mapped or address)
+
+
+def trust(address: str, networks: Sequence[IPv4Network | IPv6Network]) -> tuple[bool, bool]:
+    """Whether a peer is this machine itself, and whether it is that or in one of the networks."""
+    if not address:
+        return True, True  # a local socket
+    peer = ip_address(address)
+    return peer.is_loopback, peer.is_loopback or any(peer in network for network in networks)
+
+
+class _Session:
+    """One connection."""
+
+    __slots__ = ("_client", "_core", "_fault", "_linger", "_server", "_transaction", "_wire")
+
+    def __init__(self, server: SmtpServer, wire: Wire, core: SmtpServerCore, client: Client) -> None:
+        self._server = server
+        self._wire = wire
+        self._core = core
+        self._client = client
+        self._transaction: Transaction | None = None
+        self._fault: Unavailable | None = None  # what befell the content; told when its end has come
+        self._linger = 0.0  # how long we listen on after the last reply
+
+    async def run(self) -> None:
+        """The whole session, from greeting to close."""
+        wire, core = self._wire, self._core
+        try:
+            wire.patience = self._server.limits.command_timeout
+            wire.write(core.greeting())
+            await self._converse()
+        except Stopping:
+            self._say_last(Smtp.STOPPING)
+        except TimeoutError:
+            self._say_last(Smtp.TIMEOUT)
+        except Exception:
+            self._say_last(Smtp.INTERNAL)
+            raise
+        finally:
+            await self._forget()
+        # The peer may still be sending: a close at once could destroy our last reply (RFC 1122 §4.2.2.13).
+        await wire.finish(self._server.limits.discard_timeout if core.left_over else self._linger)
+
+    async def _converse(self) -> None:
+        core, wire = self._core, self._wire
+        events: AsyncIterator[Event] = wire.events(core)
+        async for event in events:
+            if type(event) is ContentArrived:
+                await self._content(event.octets)
+                continue
+            wire.write(core.send(*await self._answer(event)))
+            if core.closed:
+                if type(event) is not Quit:
+                    self._linger = self._server.limits.discard_timeout
+                    self._server.log.info("dropped", peer=self._client.address, helo=self._client.helo)
+                return
+
+    async def _answer(self, event: Event) -> Replies:
+        """What is said to one event; the one place where refusals and faults become replies."""
+        try:
+            return await _HANDLERS[type(event)](self, event)
+        except Rejected as rejected:
+            self._tell_refused(event, rejected.reply)
+            return (rejected.reply,)
+        except Unavailable as unavailable:
+            return (self._reply_to_fault(unavailable),)
+
+    def _say_last(self, reply: Reply) -> None:
+        self._wire.write(reply.fill(host=self._server.host).encode(self._core.style))
+        if self._wire.tap is not None:
+            self._wire.tap.note(reply.text.format(host=self._server.host))
+
+    async def _forget(self) -> None:
+        transaction, self._transaction = self._transaction, None
+        self._fault = None
+        self._wire.busy = False
+        self._wire.patience = self._server.limits.command_timeout
+        if transaction is not None:
+            await transaction.discard()
+
+    # Commands
+
+    async def _settled(self, event: Event) -> Replies:
+        assert isinstance(event, Settled)
+        return (event.reply,)
+
+    async def _hello(self, event: Event) -> Replies:
+        assert isinstance(event, (Ehlo, Helo, Lhlo))
+        await self._forget()
+        self._client.helo = event.name
+        self._client.extended = not isinstance(event, Helo)
+        return (self._core.hello(event),)
+
+    async def _rset(self, event: Event) -> Replies:
+        await self._forget()
+        return (Smtp.RESET,)
+
+    async def _quit(self, event: Event) -> Replies:
+        return (Smtp.GOODBYE.fill(host=self._server.host),)
+
+    async def _mail(self, event: Event) -> Replies:
+        assert isinstance(event, Mail)
+        self._transaction = self._server.reception.begin(event, self._client)
+        return (Smtp.SENDER_OK,)
+
+    async def _rcpt(self, event: Event) -> Replies:
+        assert isinstance(event, Rcpt) and self._transaction is not None
+        await self._server.reception.recipient(self._transaction, event)
+        return (Smtp.RCPT_OK,)
+
+    async def _login(self, event: Event) -> Replies:
+        assert isinstance(event, LoginAsked)
+        server, client, asked = self._server, self._client, event.credentials
+        try:
+            account = await server.directory.authenticate(asked.login, asked.password)
+        except Unavailable as unavailable:
+            reply = self._reply_to_fault(unavailable)
+            return (Smtp.AUTH_BUSY if unavailable.fault is Fault.BUSY else reply,)
+        # Nobody may act as somebody else; the refusal comes after the look-up, so that it takes the same time.
+        if account is None or asked.authzid not in ("", asked.login):
+            server.log.warning("login_failed", protocol=client.mode, login=asked.login, peer=client.address)
+            return (Smtp.AUTH_FAILED,)
+        client.account = account
+        self._core.trusted = True
+        self._core.normalize = server.mends_bare_lf(trusted=True)
+        server.log.info("login", protocol=client.mode, login=account.address, peer=client.address)
+        return (Smtp.AUTH_OK,)
+
+    # The message
+
+    async def _data(self, event: Event) -> Replies:
+        assert self._transaction is not None
+        self._server.reception.open(self._transaction)
+        self._receiving()
+        return (Smtp.START_DATA,)
+
+    def _receiving(self) -> None:
+        self._wire.busy = True
+        self._wire.patience = self._server.limits.data_timeout
+
+    async def _content(self, octets: bytes) -> None:
+        """Octets of the message go on to the store at once. A fault of ours is told at the end, when a reply is due."""
+        transaction = self._transaction
+        if transaction is None:
+            return  # chunks that will be refused
+        self._check_rate(transaction)
+        if not octets or self._fault is not None:
+            return
+        try:
+            if transaction.draft is None:
+                self._server.reception.open(transaction)
+                self._receiving()
+            assert transaction.draft is not None
+            await transaction.draft.write(octets)
+        except Unavailable as unavailable:
+            self._fault = unavailable
+            await transaction.discard()
+
+    def _check_rate(self, transaction: Transaction) -> None:
+        if transaction.draft is None:
+            return
+        elapsed = self._server.clock.monotonic() - transaction.begun
+        if elapsed > RATE_GRACE and self._core.received < elapsed * self._server.limits.data_rate:
+            raise TimeoutError
+
+    async def _data_ended(self, event: Event) -> Replies:
+        assert isinstance(event, DataEnded)
+        return await self._end(event.failure)
+
+    async def _chunk_ended(self, event: Event) -> Replies:
+        assert isinstance(event, ChunkEnded)
+        if event.last:
+            return await self._end(event.failure)
+        if event.failure is not None:
+            raise Rejected(event.failure)
+        if self._fault is not None:
+            raise self._fault
+        return (Smtp.CHUNK_OK.fill(size=event.size),)
+
+    async def _end(self, failure: Reply | None) -> Replies:
+        """The message is complete: it lies in its mailboxes before anything good is said of it."""
+        transaction = self._transaction
+        assert transaction is not None
+        try:
+            if failure is not None:
+                raise Rejected(failure)
+            if self._fault is not None:
+                raise self._fault
+            return self._said_of(transaction, await self._server.reception.accept(transaction))
+        except Rejected as rejected:
+            self._tell_refused(None, rejected.reply)
+            return self._for_each(transaction, rejected.reply)
+        except Unavailable as unavailable:
+            return self._for_each(transaction, self._reply_to_fault(unavailable))
+        finally:
+            await self._forget()
+
+    def _for_each(self, transaction: Transaction, reply: Reply) -> Replies:
+        """LMTP says it once for each recipient (RFC 2033 §4.2)."""
+        return [reply] * len(transaction.targets.recipients) if self._core.mode is Mode.LMTP else (reply,)
+
+    def _said_of(self, transaction: Transaction, accepted: Accepted) -> Replies:
+        if self._core.mode is not Mode.LMTP:
+            return (Smtp.QUEUED.fill(id=accepted.id, seconds=f"{accepted.seconds:.3f}"),)
+        return [
+            failure or Smtp.DELIVERED.fill(recipient=recipient.address, id=accepted.id)
+            for recipient, failure in zip(transaction.targets.recipients, accepted.failures, strict=True)
+        ]
+
+    # The log
+
+    def _reply_to_fault(self, unavailable: Unavailable) -> Reply:
+        self._server.log.error(
+            "unavailable", fault=unavailable.fault.value, detail=unavailable.detail, peer=self._client.address
+        )
+        return Smtp.for_fault(unavailable.fault)
+
+    def _tell_refused(self, event: Event | None, reply: Reply) -> None:
+        sender = None if self._transaction is None else self._transaction.envelope.sender
+        self._server.log.info(
+            "refused",
+            stage="data" if event is None else type(event).__name__.lower(),
+            sender="" if sender is None else str(sender),
+            recipient=str(event.address) if isinstance(event, Rcpt) else "",
+            reply=f"{reply.code} {reply.status} {reply.text}",
+            peer=self._client.address,
+            helo=self._client.helo,
+            login="" if self._client.account is None else self._client.account.address,
+        )
+
+
+_Handler = Callable[[_Session, Event], Awaitable[Replies]]
+_HANDLERS: Final[dict[type, _Handler]] = {
+    Settled: _Session._settled,
+    Ehlo: _Session._hello,
+    Helo: _Session._hello,
+    Lhlo: _Session._hello,
+    Mail: _Session._mail,
+    Rcpt: _Session._rcpt,
+    Data: _Session._data,
+    Rset: _Session._rset,
+    Quit: _Session._quit,
+    LoginAsked: _Session._login,
+    DataEnded: _Session._data_ended,
+    ChunkEnded: _Session._chunk_ended,
+}
