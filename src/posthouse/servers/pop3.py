@@ -151,6 +151,7 @@ class _Session:
             self._say(Pop3.STOPPING)
         finally:
             self._release()
+            wire.close()
             if watcher is not None:
                 watcher.closed()
 
