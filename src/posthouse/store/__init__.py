@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import time
 from pathlib import Path
 
+from posthouse.net.system import SystemClock, SystemRandom
 from posthouse.observe.log import Log
 from posthouse.ports.store import Store
 from posthouse.ports.system import Clock, Random
@@ -13,26 +12,6 @@ from posthouse.store.datadir import DataDirectory, become_owner
 from posthouse.store.model import Options, StoreError, StoreInUse, StoreTooNew
 
 __all__ = ["Options", "StoreError", "StoreInUse", "StoreTooNew", "become_owner", "open_store"]
-
-
-class SystemClock:
-    """The machine's own clock."""
-
-    def now(self) -> float:
-        """Seconds since 1970-01-01 UTC."""
-        return time.time()
-
-    def monotonic(self) -> float:
-        """Seconds on a clock that never jumps."""
-        return time.monotonic()
-
-
-class SystemRandom:
-    """The system's source of random octets."""
-
-    def octets(self, count: int) -> bytes:
-        """`count` random octets."""
-        return os.urandom(count)
 
 
 def open_store(
@@ -52,11 +31,12 @@ def open_store(
     """
     from posthouse.store.sqlite.engine import SqliteStore
 
+    clock = clock or SystemClock()
     random = random or SystemRandom()
     options = options or Options()
-    directory = DataDirectory(Path(path), random, options, serve=serve)
+    directory = DataDirectory(Path(path), clock, random, options, serve=serve)
     try:
-        return SqliteStore(directory, clock or SystemClock(), random, options, log)
+        return SqliteStore(directory, clock, random, options, log)
     except BaseException:
         directory.close()
         raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,7 +40,7 @@ from posthouse.store.sqlite.writer import Writer
 T = TypeVar("T")
 
 _SHORT_LIST: Final = 200  # messages up to which a maildrop is listed on the event loop's thread: some 100 us
-_SLICE: Final = 5000  # messages listed at once by a thread: a millisecond of the interpreter lock
+_SLICE: Final = 5000  # rows made at once: a millisecond of the interpreter lock
 
 _ACCOUNT: Final = """
     SELECT account.id, account.address, account.password, inbox.id, account.quota,
@@ -50,22 +51,18 @@ _ACCOUNT: Final = """
 _DOMAIN: Final = """
     SELECT id, name, (SELECT count(*) FROM account WHERE domain = domain.id), created FROM domain
 """
-# A list of texts is made inside SQLite, in one step: a step for each row would cost each a turn of the lock.
+# The whole list comes as texts made inside SQLite, in one step: with a row a step each row would cost a turn of the
+# interpreter lock, milliseconds when the event loop is busy.
 _LIST: Final = """
-    SELECT count(*), max(id), sum(size), '[' || group_concat(id - ?1) || ']', group_concat(unique_id, ''),
-        '[' || group_concat(size) || ']', group_concat(retrieved + 2 * eight_bit, '')
-    FROM (SELECT * FROM message WHERE id > ?2 AND id <= ?1 + 4294967295 ORDER BY id LIMIT ?3)
+    SELECT count(*), '[' || group_concat(id - ?1) || ']', group_concat(unique_id), '[' || group_concat(size) || ']',
+        group_concat(retrieved + 2 * eight_bit, ''), sum(size)
+    FROM message WHERE id BETWEEN ?1 AND ?1 + 4294967295
 """
 _FETCH: Final = """
     SELECT message.id, message.prefix, message.size, content.checksum, content.file, content.data
-    FROM message LEFT JOIN content ON content.id = message.content WHERE message.id IN
+    FROM message LEFT JOIN content ON content.id = message.content WHERE message.id
 """
-_SIZES: Final = """
-    SELECT json_group_array(json_array(id, size)) FROM message WHERE id IN (SELECT value FROM json_each(?))
-"""
-
 _numbers: Final = msgspec.json.Decoder(list[int])
-_pairs: Final = msgspec.json.Decoder(dict[str, int])
 _encoder: Final = msgspec.json.Encoder()
 _DIGITS: Final = bytes(max(0, code - 48) for code in range(256))
 
@@ -200,9 +197,11 @@ class SqliteStore:
 
     def _rows(self, base: int, uids: Sequence[int]) -> list[Any]:
         ids = [base + uid for uid in uids if 0 < uid <= LAST_UID]
-        size = 1 if len(ids) <= 1 else _FETCH_STEP
-        ids += [0] * (size - len(ids))
-        return self._readers.inline(_FETCH_ONE if size == 1 else _FETCH_SOME, ids)
+        if not ids:
+            return []
+        if ids[-1] - ids[0] == len(ids) - 1 and ids == list(range(ids[0], ids[-1] + 1)):
+            return self._readers.inline(_FETCH_RUN, (ids[0], ids[-1]))  # neighbours: half the price
+        return self._readers.inline(_FETCH_SOME, ids + [0] * (_FETCH_STEP - len(ids)))
 
     def _letter(
         self, message: int, prefix: bytes, size: int, checksum: int | None, file: str | None, data: bytes | None
@@ -229,7 +228,7 @@ class SqliteStore:
             found[message & LAST_UID] = LaterLetter(prefix, size, functools.partial(self._open_later, message))
 
     def _open_later(self, message: int) -> Letter:
-        rows = self._readers.inline(_FETCH_ONE, (message,))
+        rows = self._readers.inline(_FETCH_RUN, (message, message))
         if not rows:
             raise Unavailable(Fault.STORAGE, f"message {message >> 32}/{message & LAST_UID} was removed meanwhile")
         return self._letter(*rows[0])
@@ -330,26 +329,26 @@ class SqliteStore:
 
 
 _FETCH_STEP: Final = 16
-_FETCH_ONE: Final = _FETCH + "(?)"
-_FETCH_SOME: Final = f"{_FETCH}({', '.join('?' * _FETCH_STEP)})"
+_FETCH_RUN: Final = _FETCH + "BETWEEN ? AND ?"
+_FETCH_SOME: Final = f"{_FETCH}IN ({', '.join('?' * _FETCH_STEP)})"
 
 
 def _maildrop(mailbox: int, read: Callable[[str, Sequence[object]], list[Any]]) -> Maildrop:
-    base = mailbox << 32
+    count, uids, unique_ids, sizes, marks, octets = read(_LIST, (mailbox << 32,))[0]
+    if not count:
+        return Maildrop(mailbox, [], 0)
+    # Iterating over octets gives the marks as numbers: '0' to '3' become 0 to 3.
+    columns = zip(
+        _numbers.decode(uids),
+        unique_ids.split(","),
+        _numbers.decode(sizes),
+        marks.encode().translate(_DIGITS),
+        strict=True,
+    )
     rows: list[Row] = []
-    octets, at = 0, base
-    while True:
-        count, last, size, uids, unique_ids, sizes, marks = read(_LIST, (base, at, _SLICE))[0]
-        if count:
-            octets += size
-            names = [unique_ids[start : start + 16] for start in range(0, 16 * count, 16)]
-            # iterating over octets gives the marks as numbers: '0' to '3' become 0 to 3
-            rows += zip(
-                _numbers.decode(uids), names, _numbers.decode(sizes), marks.encode().translate(_DIGITS), strict=True
-            )
-        if count < _SLICE:
-            return Maildrop(mailbox, rows, octets)
-        at = last
+    while some := list(itertools.islice(columns, _SLICE)):  # each turn is short, the event loop runs in between
+        rows += some
+    return Maildrop(mailbox, rows, octets)
 
 
 __all__ = ["SqliteStore", "StoreError"]

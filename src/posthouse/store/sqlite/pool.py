@@ -17,6 +17,7 @@ from posthouse.store.model import StoreError, StoreTooNew
 
 APPLICATION_ID: Final = 0x50487365  # "PHse"
 OLDEST_SQLITE: Final = (3, 38, 0)  # STRICT tables 3.37, UPDATE FROM 3.33, json_each built in 3.38
+
 PAGE: Final = 4096  # docs/adr/0010
 CHECKPOINT_OCTETS: Final = 16_777_216  # the WAL's size that is written back between two batches, docs/adr/0010
 

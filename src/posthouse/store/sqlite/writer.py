@@ -26,6 +26,7 @@ from posthouse.store.sqlite.pool import CHECKPOINT_OCTETS, PAGE, Readers, unavai
 
 BATCH: Final = 1024  # jobs of one transaction at most
 IDLE: Final = 0.5  # seconds without work after which the writer tidies up
+BREATH: Final = 0.01  # seconds between two slices of tidying
 SLICE: Final = 256  # pages given back in one transaction: a few milliseconds
 SLACK: Final = 256  # free pages that are kept for the next letters, 1 MiB
 FAILURES: Final = 3  # in a row, then the store is read-only
@@ -70,6 +71,7 @@ class Writer:
         self._sick = False  # a checkpoint must succeed before the next success
         self._pages = 0  # written since the last checkpoint
         self._chores = True
+        self._pause = IDLE
         self._doubtful: list[str] = []  # content files of batches whose COMMIT failed
         self._stopping = False
         self._drained: asyncio.Event | None = None
@@ -136,7 +138,7 @@ class Writer:
     def _take(self) -> Jobs | None:
         """Everything that waits; an empty list after a while without anything, None at the end."""
         try:
-            first = self._jobs.get(timeout=IDLE if self._chores else None)
+            first = self._jobs.get(timeout=self._pause if self._chores else None)
         except queue.Empty:
             return []
         if first is None:
@@ -190,6 +192,7 @@ class Writer:
             return
         self._failures = 0
         self._chores |= batch.changed
+        self._pause = IDLE
         self._pages += batch.pages + 4
         self._files.remove(batch.files)
 
@@ -310,9 +313,12 @@ class Writer:
         self._recover()
         free = self._cursor.execute("PRAGMA freelist_count").fetchall()[0][0]
         if free > SLACK:
-            # The pragma frees one page a step: fetchall makes all of them.
-            self._cursor.execute(f"PRAGMA incremental_vacuum({min(SLICE, free - SLACK)})").fetchall()
+            # The pragma frees one page with each step and gives no rows: `execute` would make one step only.
+            self._cursor.executescript(f"PRAGMA incremental_vacuum({min(SLICE, free - SLACK)})")
             self._pages += SLICE
+            self._pause = BREATH
+            if self._pages * PAGE > CHECKPOINT_OCTETS:
+                self._checkpoint()
         if free - SLICE <= SLACK:
             self._checkpoint()
             self._forget_doubtful()
