@@ -162,7 +162,7 @@ class SmtpClientCore:
 
     def _take_line(self, line: bytes) -> bool:
         """Adds a line to the reply under way; True when it is the last one."""
-        if not (line[:3].isdigit() and line[:1] in b"2345" and line[3:4] in (b"", b" ", b"-")):
+        if not (len(line) >= 3 and line[:3].isdigit() and line[:1] in b"2345" and line[3:4] in (b"", b" ", b"-")):
             raise _broken("something that is no SMTP reply", line)
         self._size += len(line)
         if self._size > REPLY:

@@ -1,0 +1,148 @@
+"""`posthouse read`: the reader, as a shell and as one command."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from posthouse.cli.exits import Exit, Problem, Verb, finish
+
+if TYPE_CHECKING:
+    from posthouse.cli.reading import Job
+    from posthouse.net.dial import Server
+
+SCHEMES = {
+    "pop3": "",
+    "pop": "",
+    "pop3s": "pop3s:// needs TLS, which this version does not have yet. Use pop3:// to this machine itself.",
+}
+WORDS = ("list", "latest", "new", "top", "save", "delete")
+
+
+@click.command(cls=Verb, context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("what", nargs=-1)
+@click.option("--url", default="", metavar="URL", help="The server: pop3://user@host:port.")
+@click.option("-u", "--user", default="", metavar="USER", help="The login name.")
+@click.option("--password-stdin", is_flag=True, help="The first line of standard input is the password.")
+@click.option("--insecure-auth", is_flag=True, help="Send the password in clear, outside this machine too.")
+@click.option("--to", "target", default="", metavar="WHERE", help="Whole messages: maildir:DIR, mbox:FILE or - .")
+@click.option(
+    "--delete",
+    "delete",
+    type=click.Choice(["now", "never"]),
+    default="never",
+    help="With new: whether messages leave the server once they are safe here.",
+)
+@click.option("--timeout", type=click.FloatRange(min=0.1), default=None, metavar="S", help="Seconds to wait each time.")
+@click.option("--server", default="", metavar="HOST:PORT", help="What the shell offers as the server.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, on failure too.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but what was asked for and errors.")
+@click.option("-v", "--verbose", is_flag=True, help="Print the dialogue with the server on standard error.")
+def read(**options: Any) -> None:
+    """Collect and read messages by POP3.
+
+    \b
+    posthouse read             a shell: Auth, List, Read, Delete, Quit and more
+    posthouse read list        number, size, sender and subject of each message
+    posthouse read latest      the newest message
+    posthouse read N           message number N
+    posthouse read top N       its header and first lines (top N LINES)
+    posthouse read save N      its attachments into this folder; the whole message with --to
+    posthouse read delete N    remove it from the server (several numbers are taken)
+    posthouse read new         what was not collected before; with --to it is kept there
+
+    Passwords are asked for, or come from --password-stdin or the environment variable POSTHOUSE_PASSWORD; never from
+    the command line. Messages stay on the server unless you delete them.
+    """
+    finish("read", options["as_json"], lambda: _once(options) if options["what"] else _shell(options))
+
+
+def _shell(options: dict[str, Any]) -> int:
+    import asyncio
+
+    from posthouse.cli.dialogue import Terminal
+    from posthouse.cli.helpers import observer
+    from posthouse.cli.shell import converse
+
+    if options["as_json"] or not sys.stdin.isatty():
+        raise Problem(Exit.USAGE, f"Say what to read: {', '.join(WORDS)} or a number. The shell needs a terminal.")
+    server, _ = _server(options)
+    return asyncio.run(
+        converse(
+            Terminal(),
+            server=str(server) if server is not None else options["server"],
+            directory=Path(),
+            timeout=options["timeout"],
+            observer=observer(options["verbose"]),
+            insecure=options["insecure_auth"],
+            fixed=server is not None,
+        )
+    )
+
+
+def _server(options: dict[str, Any]) -> tuple[Server | None, str]:
+    from posthouse.cli.helpers import parse_url
+
+    server, login = parse_url(options["url"], SCHEMES) if options["url"] else (None, "")
+    return server, options["user"] or login
+
+
+def _once(options: dict[str, Any]) -> int:
+    import asyncio
+
+    from posthouse.cli.helpers import find_password
+    from posthouse.cli.reading import Access, collect
+
+    job = _job(options)
+    server, login = _server(options)
+    if server is None:
+        raise Problem(Exit.USAGE, "There is no server to read from: give --url pop3://user@host:port.")
+    if not login:
+        raise Problem(Exit.USAGE, "There is no login name: give -u USER or --url pop3://user@host:port.")
+    access = Access(
+        server,
+        login,
+        find_password(login, stdin=options["password_stdin"]),
+        timeout=options["timeout"],
+        insecure=options["insecure_auth"],
+        verbose=options["verbose"],
+        may_ask=not options["as_json"] and sys.stdin.isatty(),
+    )
+    return asyncio.run(collect(access, job))
+
+
+def _job(options: dict[str, Any]) -> Job:
+    from posthouse.cli.reading import Job
+
+    word, *rest = options["what"]
+    word = word.lower()
+    if word.isascii() and word.isdigit():
+        word, rest = "show", [word, *rest]
+    if word not in ("show", *WORDS):
+        raise Problem(Exit.USAGE, f"{word!r} is nothing to read: say {', '.join(WORDS)} or a number.")
+    numbers = [_number(text) for text in rest]
+    most = {"list": 0, "latest": 0, "new": 0, "show": 1, "top": 2, "save": 1}.get(word, 10_000)
+    least = 1 if word in ("top", "save", "delete") else 0
+    if not least <= len(numbers) <= most:
+        raise Problem(Exit.USAGE, f"`posthouse read {word}` needs {'a message number' if least else 'no numbers'}.")
+    job = Job(word, numbers, options["target"], options["delete"] == "now", options["as_json"], options["quiet"])
+    if job.target and word not in ("show", "latest", "save", "new"):
+        raise Problem(Exit.USAGE, f"--to has no meaning with {word}.")
+    if job.target == "-" and job.as_json:
+        raise Problem(Exit.USAGE, "--to - and --json both want standard output.")
+    if job.delete and (word != "new" or job.target in ("", "-")):
+        raise Problem(Exit.USAGE, "--delete now goes with `new` and --to maildir:DIR or mbox:FILE.")
+    return job
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+        raise Problem(Exit.USAGE, f"{text!r} is no message number.")
+    return int(text)
+
+
+if __name__ == "__main__":
+    read()

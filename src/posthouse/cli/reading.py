@@ -1,0 +1,329 @@
+"""The one-shot forms of `posthouse read`: one session, one job, one answer."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from posthouse.cli.exits import Exit, Problem, print_json, problem_of
+from posthouse.cli.fetching import Fetched, Target, open_target, save_attachments
+from posthouse.cli.helpers import Progress, observer
+from posthouse.clients.failure import Failure, Kind
+from posthouse.clients.pop3 import Pop3Client, refusal
+from posthouse.mail.charsets import harmless_line
+from posthouse.mail.message import Message
+from posthouse.net.dial import Server
+from posthouse.pop3.client import Answer
+
+LOOKED_INTO: Final = 500  # messages whose headers `list` asks for, the newest ones
+JSON_TEXT: Final = 1_048_576  # characters of text in a JSON answer
+
+
+@dataclass(slots=True)
+class Access:
+    """Where the maildrop is and how to open it."""
+
+    server: Server
+    login: str
+    password: str = field(repr=False)
+    timeout: float | None = None
+    insecure: bool = False
+    verbose: bool = False
+    may_ask: bool = False
+
+
+@dataclass(slots=True)
+class Job:
+    """What to do: `word` is list, latest, show, top, save, delete or new."""
+
+    word: str
+    numbers: list[int]
+    target: str = ""
+    delete: bool = False
+    as_json: bool = False
+    quiet: bool = False
+
+
+async def collect(access: Access, job: Job) -> int:
+    """Does the job and says goodbye. Returns the exit code; raises Problem."""
+    begun = time.monotonic()
+    target = open_target(job.target) if job.target else None
+    session = Session(access, job, target)
+    try:
+        await session.open()
+        code = await session.work()
+        await session.leave()
+    except Failure as failure:
+        raise problem_of(failure, session.became) from failure
+    except OSError as error:
+        raise Problem(Exit.IO, f"A file cannot be written: {error}. {session.became}", stage="save") from error
+    finally:
+        session.close()
+        if target is not None:
+            target.close()
+    if job.as_json:
+        answer = {"ok": code == Exit.OK, "code": int(code)} | session.answer
+        print_json(answer | {"ms": round((time.monotonic() - begun) * 1000)})
+    return int(code)
+
+
+class Session:
+    """One session with the server, and what it found."""
+
+    def __init__(self, access: Access, job: Job, target: Target | None) -> None:
+        self.access = access
+        self.job = job
+        self.target = target
+        self.answer: dict[str, Any] = {}
+        self.marked = 0
+        self._client: Pop3Client | None = None
+        self._sizes: dict[int, int] = {}
+        self._progress = Progress("Reading", wanted=not (job.quiet or job.as_json or access.verbose))
+
+    @property
+    def client(self) -> Pop3Client:
+        """The session with the server."""
+        assert self._client is not None
+        return self._client
+
+    @property
+    def became(self) -> str:
+        """What became of deletions, when the session breaks off."""
+        return "Nothing was deleted." if self.marked else ""
+
+    async def open(self) -> None:
+        """Connects and logs in."""
+        access = self.access
+        self._client = await Pop3Client.connect(
+            access.server.host, access.server.port, timeout=access.timeout, observer=observer(access.verbose)
+        )
+        _need(await self.client.greet(), "greeting")
+        if not (self.client.private or access.insecure or self._consent()):
+            text = "the server offers no encryption that we can use, and the password was not sent in clear"
+            raise Failure(Kind.LOGIN, "auth", text)
+        try:
+            _need(await self.client.user(access.login), "user")
+            _need(await self.client.password(access.password), "pass")
+        except ValueError as error:  # a name or a password that POP3 cannot carry
+            raise Problem(Exit.DATA, f"{error}. Nothing was read.", stage="auth") from error
+
+    def _consent(self) -> bool:
+        if not self.access.may_ask:
+            return False
+        from posthouse.cli.dialogue import Terminal
+
+        answer = Terminal().ask("No encryption offered. Send the password in clear?", "n")
+        return answer.lower() in ("y", "yes", "д", "да")
+
+    async def work(self) -> Exit:
+        """The job itself."""
+        action = {
+            "list": self._list,
+            "latest": self._latest,
+            "show": self._show,
+            "top": self._top,
+            "save": self._save,
+            "delete": self._delete,
+            "new": self._new,
+        }[self.job.word]
+        return await action()
+
+    async def leave(self) -> None:
+        """QUIT, which alone carries out deletions."""
+        answer = await self.client.quit()
+        if not answer.positive:
+            failure = refusal(answer, "quit")
+            raise problem_of(failure, "The deletions may not have been carried out." if self.marked else "")
+
+    def close(self) -> None:
+        """Ends the session whatever happened."""
+        self._progress.end()
+        if self._client is not None:
+            self._client.close()
+
+    # Jobs
+
+    async def _list(self) -> Exit:
+        sizes = await self._all_sizes()
+        ids = await self._ids()
+        rows: list[dict[str, Any]] = []
+        looked_into = set(list(sizes)[-LOOKED_INTO:])
+        for number, size in sizes.items():
+            row: dict[str, Any] = {"n": number, "size": size}
+            row |= {"id": ids[number]} if number in ids else {}
+            if number in looked_into:
+                row |= await self._header(number)
+            rows.append(row)
+            if not self.job.as_json:
+                print(_list_line(row))
+        self.answer = {"messages": rows, "octets": sum(sizes.values())}
+        if not self.job.as_json and not self.job.quiet:
+            print(f"{len(rows)} messages, {sum(sizes.values())} octets")
+        return Exit.OK
+
+    async def _header(self, number: int) -> dict[str, str]:
+        with Fetched() as fetched:
+            answer = await self.client.top(number, 0, fetched.add)
+            if not answer.positive:
+                return {}
+            message = fetched.message()
+            return {name.lower(): message.get(name) for name in ("From", "Subject", "Date")}
+
+    async def _latest(self) -> Exit:
+        sizes = await self._all_sizes()
+        if not sizes:
+            if not self.job.quiet and not self.job.as_json:
+                print("The mailbox is empty.", file=sys.stderr)
+            return Exit.NOT_ALL
+        self.job.numbers = [max(sizes)]
+        return await self._show()
+
+    async def _show(self) -> Exit:
+        number = self.job.numbers[0]
+        with Fetched(self._count(number)) as fetched:
+            _need(await self.client.retrieve(number, fetched.add), "retr")
+            self._progress.end()
+            if self.target is not None:
+                self._tell_saved(number, [self.target.add(fetched)])
+            else:
+                self._tell(number, fetched.message(), fetched.size)
+        return Exit.OK
+
+    async def _top(self) -> Exit:
+        number, lines = (*self.job.numbers, 10)[:2]
+        with Fetched() as fetched:
+            _need(await self.client.top(number, lines, fetched.add), "top")
+            self._tell(number, fetched.message(), fetched.size)
+        return Exit.OK
+
+    async def _save(self) -> Exit:
+        if self.target is not None:
+            return await self._show()
+        number = self.job.numbers[0]
+        with Fetched(self._count(number)) as fetched:
+            _need(await self.client.retrieve(number, fetched.add), "retr")
+            self._progress.end()
+            paths = [str(path) for path in save_attachments(fetched.message(), Path())]
+        self._tell_saved(number, paths)
+        if not paths and not self.job.as_json:
+            print("The message has no attachment.", file=sys.stderr)
+        return Exit.OK if paths else Exit.NOT_ALL
+
+    async def _delete(self) -> Exit:
+        rows: list[dict[str, Any]] = []
+        for number in dict.fromkeys(self.job.numbers):
+            answer = await self.client.delete(number)
+            self.marked += answer.positive
+            rows.append({"n": number, "deleted": answer.positive, "reply": answer.text})
+            if not answer.positive:
+                print(harmless_line(f"{number}: {answer.text}"), file=sys.stderr)
+        self.answer = {"messages": rows}
+        if self.marked == len(rows):
+            return Exit.OK
+        return Exit.NOT_ALL if self.marked else Exit.UNAVAILABLE
+
+    async def _new(self) -> Exit:
+        from posthouse.cli.collected import Collected
+
+        ids = await self._ids()
+        sizes = await self._all_sizes()
+        if not ids and sizes:
+            raise Failure(Kind.REFUSED, "uidl", "the server has no unique-ids, without which nobody knows what is new")
+        rows: list[dict[str, Any]] = []
+        with Collected.open(self.access.login, str(self.access.server), self.job.target) as collected:
+            collected.keep_only(set(ids.values()))
+            for number, identity in ids.items():
+                if identity not in collected:
+                    rows.append(await self._collect(number, identity))
+                    collected.add(identity)
+                if self.job.delete:
+                    await self._remove(number)
+        self.answer = {"messages": rows}
+        if not rows and not (self.job.quiet or self.job.as_json):
+            print("No new mail.", file=sys.stderr)
+        return Exit.OK if rows else Exit.NOT_ALL
+
+    async def _collect(self, number: int, identity: str) -> dict[str, Any]:
+        """One new message: on the disk, or on the screen, when this returns."""
+        with Fetched(self._count(number)) as fetched:
+            _need(await self.client.retrieve(number, fetched.add), "retr")
+            self._progress.end()
+            row: dict[str, Any] = {"n": number, "id": identity, "size": fetched.size}
+            if self.target is not None:
+                row["saved"] = self.target.add(fetched)
+                if not (self.job.as_json or self.job.quiet or self.job.target == "-"):
+                    print(f"{number}: {row['saved']}")
+            elif self.job.as_json:
+                row |= _describe(fetched.message())
+            else:
+                _print(_separated(number, fetched.message()))
+            return row
+
+    async def _remove(self, number: int) -> None:
+        _need(await self.client.delete(number), "dele")
+        self.marked += 1
+
+    # What jobs share
+
+    async def _all_sizes(self) -> dict[int, int]:
+        answer, self._sizes = await self.client.sizes()
+        _need(answer, "list")
+        return self._sizes
+
+    async def _ids(self) -> dict[int, str]:
+        answer, ids = await self.client.unique_ids()
+        return ids if answer.positive else {}
+
+    def _count(self, number: int) -> Any:
+        total = self._sizes.get(number, 0)
+        return lambda done: self._progress(done, total)
+
+    def _tell(self, number: int, message: Message, size: int) -> None:
+        if self.job.as_json:
+            self.answer = {"message": {"n": number, "size": size} | _describe(message)}
+        else:
+            _print(message.render())
+
+    def _tell_saved(self, number: int, paths: list[str]) -> None:
+        self.answer = {"message": {"n": number, "saved": paths}}
+        if not (self.job.as_json or self.job.quiet or self.job.target == "-"):
+            for path in paths:
+                print(f"Saved {harmless_line(path)}")
+
+
+def _need(answer: Answer, stage: str) -> None:
+    if not answer.positive:
+        raise refusal(answer, stage)
+
+
+def _list_line(row: dict[str, Any]) -> str:
+    text = f"{row['n']:>5} {row['size']:>10}"
+    return f"{text}  {row['from'][:30]:<30}  {row['subject'][:60]}".rstrip() if "subject" in row else text
+
+
+def _print(pieces: Iterator[str]) -> None:
+    for piece in pieces:
+        sys.stdout.write(piece)
+    sys.stdout.flush()
+
+
+def _separated(number: int, message: Message) -> Iterator[str]:
+    yield f"--- message {number} ---\n"
+    yield from message.render()
+    yield "\n"
+
+
+def _describe(message: Message) -> dict[str, Any]:
+    fields = {name.lower(): message.get(name) for name in ("From", "To", "Cc", "Date", "Subject", "Message-ID")}
+    text = ""
+    for piece in message.body():
+        text += piece[: JSON_TEXT - len(text)]
+        if len(text) >= JSON_TEXT:
+            break
+    names = message.attachment_names()
+    attached = [{"name": name, "type": part.type} for name, part in zip(names, message.attachments, strict=True)]
+    return fields | {"text": text, "attachments": attached}

@@ -1,0 +1,318 @@
+"""`posthouse send`: the sender, as a dialogue and as one command."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from posthouse.cli.exits import Exit, Problem, Verb, complain, finish, print_json
+
+if TYPE_CHECKING:
+    from posthouse.cli.dialogue import Person
+    from posthouse.cli.sending import Plan, Report
+    from posthouse.clients.smtp import Letter
+    from posthouse.mail.compose import Attachment, Part
+    from posthouse.mail.mailboxes import Mailbox
+    from posthouse.net.dial import Server
+    from posthouse.smtp.client import Answer
+
+T = TypeVar("T")
+
+
+@click.command(cls=Verb, context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("to", nargs=-1)
+@click.option("-s", "--subject", default="", metavar="TEXT", help="The subject.")
+@click.option("-c", "--cc", multiple=True, metavar="ADDRESS", help="A copy to these; they are seen by all.")
+@click.option("-b", "--bcc", multiple=True, metavar="ADDRESS", help="A copy to these; nobody sees them.")
+@click.option("-a", "--attach", multiple=True, metavar="FILE", help="Attach a file of any size.")
+@click.option("-f", "--from", "sender", default="", metavar="ADDRESS", help="Your address, with a name if you like.")
+@click.option("-H", "--header", multiple=True, metavar="'NAME: VALUE'", help="One more header field.")
+@click.option("-m", "--message", default=None, metavar="TEXT", help="The text; else it comes from standard input.")
+@click.option("-t", "from_header", is_flag=True, help="Standard input is a whole message: recipients from its header.")
+@click.option("-i", "dots", is_flag=True, help="A lone dot on standard input is text. It always is; for old scripts.")
+@click.option("--url", default="", metavar="URL", help="The server: smtp://user@host:port.")
+@click.option("-u", "--user", default="", metavar="USER", help="The login name.")
+@click.option("--password-stdin", is_flag=True, help="The first line of standard input is the password.")
+@click.option("--insecure-auth", is_flag=True, help="Send the password in clear, outside this machine too.")
+@click.option(
+    "--stop-after",
+    type=click.Choice(["EHLO", "AUTH", "MAIL", "RCPT", "DATA"], case_sensitive=False),
+    default=None,
+    help="Break off there, and send nothing.",
+)
+@click.option("--dry-run", is_flag=True, help="Print the exact octets of the message, and send nothing.")
+@click.option("--timeout", type=click.FloatRange(min=0.1), default=None, metavar="S", help="Seconds to wait each time.")
+@click.option("--server", default="", metavar="HOST:PORT", help="What the dialogue offers as the server.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, on failure too.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("-v", "--verbose", is_flag=True, help="Print the dialogue with the server on standard error.")
+def send(**options: Any) -> None:
+    """Compose a message and send it.
+
+    Without arguments, on a terminal, it asks for everything. Passwords are asked for, or come from --password-stdin
+    or the environment variable POSTHOUSE_PASSWORD; never from the command line.
+    """
+    finish("send", options["as_json"], lambda: _dialogue(options) if _asks(options) else _once(options))
+
+
+def _asks(options: dict[str, Any]) -> bool:
+    """Whether the dialogue is wanted: nothing was given that says what to send."""
+    given = ("to", "cc", "bcc", "attach", "sender", "header", "from_header", "dry_run", "url", "user", "stop_after")
+    return not any(options[name] for name in given) and options["message"] is None and sys.stdin.isatty()
+
+
+# The dialogue
+
+
+def _dialogue(options: dict[str, Any]) -> int:
+    import asyncio
+
+    from posthouse.cli.dialogue import Terminal
+
+    try:
+        return asyncio.run(
+            converse(
+                Terminal(),
+                server=options["server"],
+                directory=Path(),
+                timeout=options["timeout"],
+                verbose=options["verbose"],
+            )
+        )
+    except EOFError:
+        print()
+        raise Problem(Exit.USAGE, "The input ended before everything was said. Nothing was sent.") from None
+
+
+async def converse(
+    person: Person, *, server: str, directory: Path, timeout: float | None, verbose: bool = False
+) -> int:
+    """The whole dialogue. Everything is asked before the server is spoken to."""
+    from posthouse.cli import sending
+    from posthouse.cli.helpers import observer
+    from posthouse.mail.charsets import harmless, harmless_line
+
+    plan = _ask_plan(person, server, directory)
+    plan.timeout = timeout
+    plan.observer = observer(verbose)
+    plan.on_answer = lambda answer: person.say("".join(f"{harmless_line(line)}\n" for line in shown_lines(answer)))
+    plan.consent = lambda: _agrees(person)
+    report = await sending.deliver(plan)
+    if report.text:
+        person.say(f"{harmless(report.text)}\n")
+    person.say(f"{report.summary}\n")
+    return int(report.code)
+
+
+def shown_lines(answer: Answer) -> list[str]:
+    """The lines of a reply as they are shown: whole, but for what belongs to a login."""
+    return ["334 ********"] if answer.code == 334 else answer.text.split("\n")
+
+
+def _agrees(person: Person) -> bool:
+    answer = person.ask("No encryption offered. Send the password in clear?", "n")
+    return answer.strip().lower() in ("y", "yes", "j", "д", "да")
+
+
+def _ask_plan(person: Person, default_server: str, directory: Path) -> Plan:
+    from posthouse.cli.letters import Draft, text_part
+    from posthouse.cli.sending import Plan
+
+    server = _ask_until(person, "Input server domain", _read_server, default_server)
+    sender = _ask_until(person, "Input your address", _read_one)
+    login = person.ask("Input your login", str(sender.address))
+    password = person.ask_secret("Input your password")
+    to, cc, bcc = _ask_until(person, "Input destination address", read_destinations)
+    subject = person.ask("Input topic")
+    text = person.ask_text("Input message")
+    attachments = _ask_until(person, "Input file name", lambda names: _read_files(names, directory))
+    letter, message_id = Draft(sender, subject, text_part(text), to, cc, bcc, attachments=attachments).compose()
+    # Without a password there is nothing to log in with: some servers on a local network want none.
+    return Plan(server, letter, message_id, login=login if password else "", password=password)
+
+
+def _ask_until(person: Person, prompt: str, read: Callable[[str], T], default: str = "") -> T:
+    """Asks until the answer can be used; says what is wrong with one that cannot."""
+    from posthouse.mail.charsets import harmless
+
+    while True:
+        answer = person.ask(prompt, default)
+        try:
+            return read(answer)
+        except (Problem, ValueError) as error:
+            person.say(harmless(f"{str(error).removesuffix(' Nothing was sent.')}\n"))
+
+
+def _read_server(text: str) -> Server:
+    from posthouse.net.dial import parse_server
+
+    return parse_server(text)
+
+
+def _read_one(text: str) -> Mailbox:
+    from posthouse.mail.mailboxes import parse_mailboxes
+
+    mailboxes = parse_mailboxes(text)
+    if len(mailboxes) != 1:
+        raise ValueError("One address is needed here, such as test@x.mail")
+    return mailboxes[0]
+
+
+def read_destinations(text: str) -> tuple[list[Mailbox], list[Mailbox], list[Mailbox]]:
+    """To, Cc and Bcc of `a@x.mail, cc: b@x.mail, bcc: c@x.mail`; a prefix holds until the next one."""
+    from posthouse.mail.mailboxes import parse_mailboxes
+
+    pieces = re.split(r"(?:^|(?<=[,;\s]))(to|cc|bcc):", f"to:{text}", flags=re.IGNORECASE)[1:]
+    found: dict[str, list[Mailbox]] = {"to": [], "cc": [], "bcc": []}
+    for kind, addresses in zip(pieces[::2], pieces[1::2], strict=True):
+        found[kind.lower()] += parse_mailboxes(addresses)
+    if not any(found.values()):
+        raise ValueError("At least one address is needed here, such as test2@x.mail")
+    return found["to"], found["cc"], found["bcc"]
+
+
+def _read_files(text: str, directory: Path) -> list[Attachment]:
+    """One file whose name is the whole text, or a list with commas."""
+    from posthouse.cli.letters import attachment
+
+    if not text:
+        return []
+    whole = directory / Path(text).expanduser()
+    if whole.exists():
+        return [attachment(whole)]
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    return [attachment(directory / Path(name).expanduser()) for name in names]
+
+
+# One command
+
+
+def _once(options: dict[str, Any]) -> int:
+    import asyncio
+
+    from posthouse.cli import sending
+    from posthouse.cli.helpers import Progress, find_password, observer, parse_url
+
+    server, login = (None, "") if not options["url"] else parse_url(options["url"], SCHEMES)
+    login = options["user"] or login
+    if server is None and not options["dry_run"]:
+        raise Problem(Exit.USAGE, "There is no server to send to: give --url smtp://user@host:port.")
+    password = find_password(login, stdin=options["password_stdin"]) if login and not options["dry_run"] else ""
+    letter, message_id = _letter(options, login)
+    if options["dry_run"]:
+        return _dry_run(letter, options)
+    assert server is not None
+    progress = Progress("Sending", wanted=not (options["quiet"] or options["as_json"] or options["verbose"]))
+    plan = sending.Plan(
+        server,
+        letter,
+        message_id,
+        login,
+        password,
+        stop_after=sending.STAGES.get((options["stop_after"] or "").upper(), ""),
+        timeout=options["timeout"],
+        consent=lambda: _consent(options),
+        observer=observer(options["verbose"]),
+        on_progress=progress,
+    )
+    try:
+        report = asyncio.run(sending.deliver(plan))
+    finally:
+        progress.end()
+    return _tell(report, options)
+
+
+SCHEMES = {
+    "smtp": "",
+    "submission": "",
+    "smtps": "smtps:// needs TLS, which this version does not have yet. Use smtp:// to this machine itself.",
+}
+
+
+def _consent(options: dict[str, Any]) -> bool:
+    """Whether the password may pass in clear."""
+    if options["insecure_auth"]:
+        return True
+    if options["as_json"] or not sys.stdin.isatty():
+        return False
+    from posthouse.cli.dialogue import Terminal
+
+    return _agrees(Terminal())
+
+
+def _letter(options: dict[str, Any], login: str) -> tuple[Letter, str]:
+    """The letter that the flags and standard input describe."""
+    from posthouse.cli import letters
+
+    to, cc, bcc = (
+        [box for text in options[name] for box in letters.read_mailboxes(text)] for name in ("to", "cc", "bcc")
+    )
+    given = options["sender"] or (login if "@" in login else "")
+    senders = letters.read_mailboxes(given) if given else []
+    if options["from_header"]:
+        whole = letters.whole_message(_standard_input(), senders[0] if senders else None, [*to, *cc, *bcc])
+        return whole.letter, whole.message_id
+    if not senders:
+        raise Problem(Exit.USAGE, "There is no sender: give -f ADDRESS.")
+    if not (to or cc or bcc):
+        raise Problem(Exit.USAGE, "There is no recipient: give one or more addresses, or -t.")
+    attachments = [letters.attachment(Path(name)) for name in options["attach"]]
+    fields = [_header(text) for text in options["header"]]
+    text = letters.text_part(options["message"]) if options["message"] is not None else _standard_input()
+    draft = letters.Draft(senders[0], options["subject"], text, to, cc, bcc, fields, attachments)
+    return draft.compose()
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon:
+        raise Problem(Exit.USAGE, f"-H needs a name, a colon and a value, not {text!r}")
+    if name.strip().lower() in ("bcc", "content-type", "content-transfer-encoding", "mime-version"):
+        raise Problem(Exit.USAGE, f"-H cannot set {name.strip()}: it would break the message.")
+    return name.strip(), value.strip()
+
+
+def _standard_input() -> Part:
+    from posthouse.cli.letters import spool
+
+    if sys.stdin.isatty():
+        print("Type the message; Ctrl-D on a line of its own ends it.", file=sys.stderr)
+    return spool(sys.stdin.buffer)
+
+
+def _dry_run(letter: Letter, options: dict[str, Any]) -> int:
+    if not options["quiet"]:
+        who = " ".join(f"<{address}>" for address in letter.recipients)
+        sender = f"<{'' if letter.sender is None else letter.sender}>"
+        print(f"{letter.size} octets would go from {sender} to {who}", file=sys.stderr)
+    sys.stderr.flush()
+    for piece in letter.content():
+        sys.stdout.buffer.write(piece)
+    sys.stdout.buffer.flush()
+    return int(Exit.OK)
+
+
+def _tell(report: Report, options: dict[str, Any]) -> int:
+    from posthouse.cli.sending import refusals
+
+    if options["as_json"]:
+        print_json(report.as_json())
+        return int(report.code)
+    if report.text:
+        rows = refusals(report)
+        reply = "" if rows else report.reply
+        problem = Problem(report.code, "\n".join([report.text, *rows]), stage=report.stage, reply=reply)
+        complain("send", problem)
+    if not options["quiet"] and (report.sent or not report.text):
+        stopped = options["stop_after"]
+        print(f"Stopped after {stopped}; nothing was sent" if stopped else report.summary)
+    return int(report.code)
+
+
+if __name__ == "__main__":
+    send()

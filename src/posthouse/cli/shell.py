@@ -1,0 +1,279 @@
+"""The reader's shell: a person speaks POP3 word by word (the dialogue of the teaching lab, done right)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from posthouse.cli.exits import Exit, problem_of
+from posthouse.cli.fetching import Fetched, save_attachments
+from posthouse.clients.failure import Failure
+from posthouse.clients.pop3 import Pop3Client, refusal
+from posthouse.mail.charsets import harmless_line
+from posthouse.net.dial import Server, parse_server
+from posthouse.pop3 import commands
+
+if TYPE_CHECKING:
+    from posthouse.cli.dialogue import Person
+    from posthouse.pop3.client import Answer
+    from posthouse.ports.system import SessionObserver
+
+PROMPT: Final = "Select the command (Auth, List, Read, Delete, Quit)"
+INDEX: Final = "Select message index"
+
+HELP: Final = {
+    "Auth": "log in: address and password",
+    "List": "number and size of each message, or of one: List 2",
+    "Read": "show a message: Read 2",
+    "Delete": "mark a message; it goes when you say Quit: Delete 2",
+    "Quit": "carry out the deletions and leave",
+    "Stat": "how many messages, how many octets",
+    "Top": "the header and the first lines: Top 2 10",
+    "Unique": "the unique-ids that never change",
+    "Last": "the highest number read so far",
+    "Reset": "take all deletion marks back",
+    "Noop": "nothing; the server's timer begins anew",
+    "Capa": "what the server can do",
+    "Save": "save the attachments of a message here: Save 2",
+    "Raw": "send a command as it is: Raw STAT",
+    "Help": "this list",
+}
+
+
+def match_word(text: str) -> str:
+    """The word that the text begins, in any case; "" when there is none or more than one."""
+    wanted = text.lower()
+    exact = [word for word in HELP if word.lower() == wanted]
+    found = exact or [word for word in HELP if wanted and word.lower().startswith(wanted)]
+    return found[0] if len(found) == 1 else ""
+
+
+@dataclass(slots=True)
+class Raw:
+    """A command as a person typed it."""
+
+    text: str
+
+    def encode(self) -> bytes:
+        """The octets on the wire. Raises ValueError for what is no line."""
+        octets = self.text.encode("utf-8", "surrogateescape")
+        if not octets or any(octet < 0x20 or octet == 0x7F for octet in octets):
+            raise ValueError("A command is one line of printable characters")
+        return octets + b"\r\n"
+
+
+async def converse(
+    person: Person,
+    *,
+    server: str = "",
+    directory: Path,
+    timeout: float | None = None,
+    observer: SessionObserver | None = None,
+    insecure: bool = False,
+    fixed: bool = False,
+) -> int:
+    """The whole dialogue, to Quit or the end of input. `server` is the default answer to the first question, or with
+    `fixed` the answer. Returns the exit code. Raises Problem when the session breaks off."""
+    try:
+        where = _ask_server(person, server, fixed=fixed)
+    except EOFError:
+        person.say("\n")
+        return int(Exit.USAGE)
+    shell = Shell(person, directory, insecure=insecure)
+    try:
+        client = await Pop3Client.connect(
+            where.host, where.port, timeout=timeout, observer=observer, on_line=shell.show_line
+        )
+        shell.client = client
+        try:
+            return await shell.run()
+        finally:
+            client.close()
+    except Failure as failure:
+        raise problem_of(failure, "Nothing was deleted." if shell.marked else "") from failure
+
+
+def _ask_server(person: Person, default: str, *, fixed: bool) -> Server:
+    if fixed:
+        return parse_server(default)
+    while True:
+        answer = person.ask("Input server domain", default)
+        try:
+            return parse_server(answer)
+        except ValueError as error:
+            person.say(harmless_line(str(error)) + "\n")
+
+
+@dataclass(slots=True)
+class Shell:
+    """One person's session."""
+
+    person: Person
+    directory: Path
+    insecure: bool = False
+    client: Pop3Client = field(init=False)
+    marked: int = 0
+
+    def show_line(self, line: bytes) -> None:
+        """A line of the server, whole and harmless."""
+        self.person.say(harmless_line(line.decode("utf-8", "replace")) + "\n")
+
+    async def run(self) -> int:
+        """From the greeting to Quit."""
+        greeting = await self.client.greet()
+        if not greeting.positive:
+            raise refusal(greeting, "greeting")
+        while True:
+            try:
+                line = self.person.ask(PROMPT)
+                if not line.strip():
+                    continue
+                done = await self._obey(*_words(line))
+            except EOFError:
+                # Nobody is there any more to want the deletions: leave without QUIT, and the server forgets them.
+                self.person.say("\n")
+                if self.marked:
+                    self.person.say("The input ended without Quit: nothing was deleted.\n")
+                return int(Exit.OK)
+            if done is not None:
+                return done
+
+    async def _obey(self, word: str, rest: str) -> int | None:
+        """Does what one line says; the exit code when that ends the session."""
+        known = match_word(word)
+        if known == "Quit":
+            return await self._quit()
+        action = self._actions().get(known)
+        if action is None:
+            self.person.say(f"Input error\nThe words are: {', '.join(HELP)}\n")
+            return None
+        try:
+            await action(rest)
+        except ValueError as error:
+            self.person.say(harmless_line(str(error)) + "\n")
+        except OSError as error:
+            self.person.say(harmless_line(f"A file cannot be written: {error}") + "\n")
+        return None
+
+    def _actions(self) -> dict[str, Callable[[str], Awaitable[None]]]:
+        return {
+            "Auth": self._auth,
+            "List": self._list,
+            "Read": self._read,
+            "Delete": self._delete,
+            "Stat": self._plain(commands.Stat(), "stat"),
+            "Top": self._top,
+            "Unique": self._unique,
+            "Last": self._plain(commands.Last(), "last"),
+            "Reset": self._reset,
+            "Noop": self._plain(commands.Noop(), "noop"),
+            "Capa": self._plain(commands.Capa(), "capa"),
+            "Save": self._save,
+            "Raw": self._raw,
+            "Help": self._help,
+        }
+
+    def _plain(self, command: commands.Command, stage: str) -> Callable[[str], Awaitable[None]]:
+        async def act(rest: str) -> None:
+            await self.client.listing(command, stage)
+
+        return act
+
+    async def _quit(self) -> int:
+        answer = await self.client.quit()
+        if answer.positive:
+            return int(Exit.OK)
+        failure = refusal(answer, "quit")
+        became = "The deletions may not have been carried out: look again." if self.marked else ""
+        raise problem_of(failure, became)
+
+    async def _auth(self, rest: str) -> None:
+        if not self.client.private and not self.insecure and not self._agrees():
+            self.person.say("The password was not sent.\n")
+            return
+        name = rest or self.person.ask("Input address")
+        answer = await self.client.user(name)
+        if answer.positive:  # after a refused USER no password may pass
+            await self.client.password(self.person.ask_secret("Input password"))
+
+    def _agrees(self) -> bool:
+        answer = self.person.ask("No encryption offered. Send the password in clear?", "n")
+        return answer.lower() in ("y", "yes", "д", "да")
+
+    async def _list(self, rest: str) -> None:
+        await self.client.listing(commands.List(_number(rest) if rest else None), "list")
+
+    async def _unique(self, rest: str) -> None:
+        await self.client.listing(commands.Uidl(_number(rest) if rest else None), "uidl")
+
+    async def _read(self, rest: str) -> None:
+        number = self._index(rest)
+        with Fetched() as fetched:
+            answer = await self.client.retrieve(number, fetched.add)
+            if answer.positive:
+                self._show(fetched)
+
+    async def _top(self, rest: str) -> None:
+        first, _, lines = rest.partition(" ")
+        number = self._index(first)
+        with Fetched() as fetched:
+            answer = await self.client.top(number, _number(lines) if lines.strip() else 10, fetched.add)
+            if answer.positive:
+                self._show(fetched)
+
+    def _show(self, fetched: Fetched) -> None:
+        for piece in fetched.message().render():
+            self.person.say(piece)
+
+    async def _delete(self, rest: str) -> None:
+        answer = await self.client.delete(self._index(rest))
+        self.marked += answer.positive
+
+    async def _reset(self, rest: str) -> None:
+        answer = await self.client.reset()
+        if answer.positive:
+            self.marked = 0
+
+    async def _save(self, rest: str) -> None:
+        number = self._index(rest)
+        with Fetched() as fetched:
+            answer: Answer = await self.client.retrieve(number, fetched.add)
+            if not answer.positive:
+                return
+            paths = save_attachments(fetched.message(), self.directory)
+        if not paths:
+            self.person.say("The message has no attachment.\n")
+        for path in paths:
+            self.person.say(f"Saved {harmless_line(str(path))}\n")
+
+    async def _raw(self, rest: str) -> None:
+        text = rest or self.person.ask("Input command")
+        command = Raw(text)
+        verb = command.encode().split()[0].upper()
+        if verb in (b"AUTH", b"STLS") and text.strip().upper() != "AUTH":
+            raise ValueError("AUTH and STLS change how the session goes on: they cannot be sent as they are")
+        if verb == b"QUIT":
+            raise ValueError("Say Quit")
+        answer = await self.client.listing(command, "raw")
+        self.marked += answer.positive and verb == b"DELE"
+
+    async def _help(self, rest: str) -> None:
+        for word, text in HELP.items():
+            self.person.say(f"{word:<8} {text}\n")
+
+    def _index(self, rest: str) -> int:
+        return _number(rest or self.person.ask(INDEX))
+
+
+def _words(line: str) -> tuple[str, str]:
+    word, _, rest = line.strip().partition(" ")
+    return word, rest.strip()
+
+
+def _number(text: str) -> int:
+    text = text.strip()
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+        raise ValueError("Input error: a message index is a number, such as 1")
+    return int(text)

@@ -1,0 +1,62 @@
+"""What can go wrong in a session with somebody else's server, in the words a person needs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from enum import Enum
+from typing import TypeVar
+
+from posthouse.mail.reply import PeerError
+from posthouse.net.dial import DialError, UnknownHost, Unreachable, connect
+from posthouse.net.wire import Wire
+
+E = TypeVar("E")
+
+
+class Kind(Enum):
+    """What sort of failure it is. The command line has an exit code for each."""
+
+    UNKNOWN_HOST = "unknown host"
+    UNREACHABLE = "unreachable"  # also: no answer in time, the line was lost
+    PROTOCOL = "protocol"  # the server does not speak the protocol
+    LOGIN = "login"  # login refused, or impossible without risk
+    REFUSED = "refused"  # refused for good
+    TEMPORARY = "temporary"  # refused for now
+    IN_USE = "in use"  # another session holds the maildrop
+    LOCAL = "local"  # a file of ours could not be read or changed meanwhile
+    UNCERTAIN = "uncertain"  # the line was lost when the message may have been taken already
+
+
+class Failure(Exception):
+    """A session that ended before its purpose. `stage` is the step it failed at (`connect`, `greeting`, `ehlo`,
+    `auth`, ...), `reply` the server's own words or "", the text says what happened."""
+
+    def __init__(self, kind: Kind, stage: str, text: str, reply: str = "") -> None:
+        super().__init__(text)
+        self.kind = kind
+        self.stage = stage
+        self.reply = reply
+
+
+async def dial(host: str, port: int, timeout: float) -> Wire:
+    """Opens a connection. Raises Failure."""
+    try:
+        return await connect(host, port, timeout)
+    except DialError as error:
+        kind = Kind.UNKNOWN_HOST if isinstance(error, UnknownHost) else Kind.UNREACHABLE
+        raise Failure(kind, "connect", str(error)) from error
+
+
+async def next_of(events: AsyncIterator[E], stage: str, seconds: float) -> E:
+    """The next event of a session. Raises Failure when the server breaks off, is silent or breaks the protocol."""
+    try:
+        return await anext(events)
+    except StopAsyncIteration:
+        raise Failure(Kind.UNREACHABLE, stage, "the server closed the connection") from None
+    except TimeoutError:
+        raise Failure(Kind.UNREACHABLE, stage, f"the server did not answer within {seconds:g} s") from None
+    except PeerError as error:
+        raise Failure(Kind.PROTOCOL, stage, error.reply.text) from error
+
+
+__all__ = ["DialError", "Failure", "Kind", "Unreachable", "dial", "next_of"]

@@ -1,0 +1,275 @@
+"""A session with a POP3 server, as the client (RFC 1939)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Final, TypeVar
+
+from posthouse.clients.failure import Failure, Kind, dial, next_of
+from posthouse.mail.reply import PeerError
+from posthouse.net.dial import is_loopback
+from posthouse.net.wire import Wire
+from posthouse.pop3.client import Answer, Answered, Command, Ended, Event, Piece, Pop3ClientCore, Unasked
+from posthouse.pop3.commands import Capa, Dele, Last, List, Noop, Pass, Quit, Retr, Rset, Stat, Top, Uidl, User
+from posthouse.ports.system import SessionObserver
+
+PORT: Final = 110  # RFC 1939 §3
+PATIENCE: Final = 120.0  # seconds until the next part of a reply; a large maildrop may take a while to open
+LISTING_LINE: Final = 4_096  # octets of one line of a listing; RFC 1939 §3 says 512
+LISTING: Final = 1_000_000  # lines of one listing
+MESSAGE: Final = 4_294_967_296  # octets of one message, so that no server fills a disk
+QUIT_PATIENCE: Final = 60.0  # a server that removes many letters needs its time
+
+Sink = Callable[[bytes], None]
+Row = TypeVar("Row")
+
+
+class Pop3Client:
+    """One session. Each method sends one command and returns the server's answer, positive or not; it raises Failure
+    when there is no answer, and the session is over then.
+
+    `on_line` is told each status line and, of listings, each further line, as they came.
+    """
+
+    def __init__(
+        self,
+        wire: Wire,
+        *,
+        patience: float = PATIENCE,
+        observer: SessionObserver | None = None,
+        on_line: Callable[[bytes], None] | None = None,
+    ) -> None:
+        self.wire = wire
+        self.core = Pop3ClientCore(observer.received if observer is not None else None)
+        self.on_line = on_line
+        self._observer = observer
+        self._patience = patience
+        self._events: AsyncIterator[Event] = wire.events(self.core)
+        wire.tap = observer
+        wire.patience = wire.stall_timeout = patience
+
+    @classmethod
+    async def connect(
+        cls,
+        host: str,
+        port: int | None = None,
+        *,
+        timeout: float | None = None,
+        observer: SessionObserver | None = None,
+        on_line: Callable[[bytes], None] | None = None,
+    ) -> Pop3Client:
+        """Connects; the greeting is still to be read. Raises Failure."""
+        wire = await dial(host, port or PORT, min(timeout or 30.0, 30.0))
+        if observer is not None:
+            observer.note(f"connect {host} {wire.peer}")
+        return cls(wire, patience=timeout or PATIENCE, observer=observer, on_line=on_line)
+
+    @property
+    def private(self) -> bool:
+        """Whether a password may pass: nobody else hears this connection."""
+        return self.wire.encrypted or is_loopback(self.wire.peer.host)
+
+    def close(self) -> None:
+        """Ends the session without QUIT: the server forgets all deletion marks (RFC 1939 §6)."""
+        self.wire.abort()
+        if self._observer is not None:
+            self._observer.closed()
+            self._observer = None
+
+    # The session
+
+    async def greet(self) -> Answer:
+        """The server's first line."""
+        return await self._answer("greeting")
+
+    async def user(self, name: str) -> Answer:
+        """Names the maildrop. After a refusal no password may be sent."""
+        return await self._say(User(name), "user")
+
+    async def password(self, password: str) -> Answer:
+        """Opens the maildrop."""
+        return await self._say(Pass(password), "pass")
+
+    async def stat(self) -> tuple[Answer, int, int]:
+        """How many messages and octets there are."""
+        answer = await self._say(Stat(), "stat")
+        return answer, *(_numbers(answer, 2, "stat") if answer.positive else (0, 0))
+
+    async def sizes(self) -> tuple[Answer, dict[int, int]]:
+        """The size of each message, by number."""
+        return await self._listing(List(), "list", _two_numbers)
+
+    async def unique_ids(self) -> tuple[Answer, dict[int, str]]:
+        """The unique-id of each message, by number. Servers without UIDL answer -ERR."""
+        return await self._listing(Uidl(), "uidl", _number_and_word)
+
+    async def capabilities(self) -> tuple[Answer, dict[str, str]]:
+        """What the server can do, by keyword in capitals. Old servers answer -ERR (RFC 2449 §5)."""
+        rows: dict[str, str] = {}
+
+        def take(line: bytes) -> None:
+            keyword, _, rest = line.decode("ascii", "replace").partition(" ")
+            rows[keyword.upper()] = rest
+
+        return await self._lines(Capa(), "capa", take), rows
+
+    async def retrieve(self, number: int, sink: Sink) -> Answer:
+        """Gives the message to `sink` in pieces as they come, unstuffed."""
+        return await self._say(Retr(number), "retr", sink)
+
+    async def top(self, number: int, lines: int, sink: Sink) -> Answer:
+        """Gives the header and the first lines of the body to `sink`."""
+        return await self._say(Top(number, lines), "top", sink)
+
+    async def delete(self, number: int) -> Answer:
+        """Marks a message; it goes when QUIT is answered +OK."""
+        return await self._say(Dele(number), "dele")
+
+    async def last(self) -> Answer:
+        """The highest number retrieved (RFC 1460)."""
+        return await self._say(Last(), "last")
+
+    async def reset(self) -> Answer:
+        """Takes all marks back."""
+        return await self._say(Rset(), "rset")
+
+    async def noop(self) -> Answer:
+        """Nothing, and the server's timer begins anew."""
+        return await self._say(Noop(), "noop")
+
+    async def quit(self) -> Answer:
+        """Has the marked messages removed and ends the session. When it is refused or not answered, the caller does
+        not know that anything was deleted."""
+        self._patience = self.wire.patience = max(self._patience, QUIT_PATIENCE)
+        answer = await self._say(Quit(), "quit")
+        self.close()
+        return answer
+
+    async def listing(self, command: Command, stage: str) -> Answer:
+        """Sends any command and shows all of its reply to `on_line`."""
+        return await self._lines(command, stage, lambda line: None)
+
+    async def check_silence(self) -> None:
+        """Looks whether the server said something unasked meanwhile, or left. Raises Failure then."""
+        self.wire.patience = 0.0
+        try:
+            event = await anext(self._events)
+        except TimeoutError:
+            self._events = self.wire.events(self.core)  # a generator that raised is used up
+            return
+        except StopAsyncIteration:
+            raise Failure(Kind.UNREACHABLE, "idle", "the server closed the connection meanwhile") from None
+        except PeerError as error:
+            raise Failure(Kind.PROTOCOL, "idle", error.reply.text) from error
+        finally:
+            self.wire.patience = self._patience
+        raise self._unasked(event)
+
+    # Within
+
+    async def _say(self, command: Command, stage: str, sink: Sink | None = None) -> Answer:
+        await self.check_silence()
+        self.wire.write(self.core.send(command), secret=isinstance(command, Pass))
+        return await self._answer(stage, sink)
+
+    async def _answer(self, stage: str, sink: Sink | None = None) -> Answer:
+        event = await next_of(self._events, stage, self._patience)
+        if not isinstance(event, Answered):
+            raise self._unasked(event)
+        if self.on_line is not None:
+            self.on_line(event.answer.line)
+        if event.more:
+            await self._body(stage, sink)
+        return event.answer
+
+    async def _body(self, stage: str, sink: Sink | None) -> None:
+        octets = 0
+        while not isinstance(event := await next_of(self._events, stage, self._patience), Ended):
+            if isinstance(event, Piece):
+                octets += len(event.octets)
+                if octets > MESSAGE:
+                    raise Failure(Kind.PROTOCOL, stage, f"the server sent more than {MESSAGE} octets without an end")
+                if sink is not None:
+                    sink(event.octets)
+
+    def _unasked(self, event: Event) -> Failure:
+        if not isinstance(event, Unasked):
+            return Failure(Kind.PROTOCOL, "idle", "the server's replies do not match the commands")
+        said = event.line.decode("utf-8", "replace")
+        if self.on_line is not None:
+            self.on_line(event.line)
+        if said.upper().startswith("-ERR"):
+            return Failure(Kind.TEMPORARY, "idle", "the server ended the session by itself", said)
+        return Failure(Kind.PROTOCOL, "idle", "the server said something that nobody asked for", said)
+
+    async def _listing(
+        self, command: Command, stage: str, read: Callable[[bytes], tuple[int, Row] | None]
+    ) -> tuple[Answer, dict[int, Row]]:
+        rows: dict[int, Row] = {}
+
+        def take(line: bytes) -> None:
+            row = read(line)
+            if row is None:
+                shown = line[:100].decode("utf-8", "backslashreplace")
+                raise Failure(Kind.PROTOCOL, stage, f"the server's list holds a line that is none of a list: {shown}")
+            rows[row[0]] = row[1]
+
+        return await self._lines(command, stage, take), rows
+
+    async def _lines(self, command: Command, stage: str, take: Callable[[bytes], None]) -> Answer:
+        """Sends a command and hands out each line of its reply, however many and however cut."""
+        rest = b""
+        count = 0
+
+        def sink(octets: bytes) -> None:
+            nonlocal rest, count
+            *lines, rest = (rest + octets).split(b"\n")
+            count += len(lines)
+            if count > LISTING or len(rest) > LISTING_LINE:
+                raise Failure(Kind.PROTOCOL, stage, "the server sent a list that is too long to be one")
+            for line in lines:
+                whole = line.removesuffix(b"\r")[:LISTING_LINE]
+                if self.on_line is not None:
+                    self.on_line(whole)
+                take(whole)
+
+        return await self._say(command, stage, sink)
+
+
+def refusal(answer: Answer, stage: str) -> Failure:
+    """The failure that a negative answer means. "In use" and "not now" are told apart from "wrong password"
+    (RFC 2449 §8.1.1, RFC 3206)."""
+    said = answer.text
+    if answer.code == "IN-USE":
+        return Failure(Kind.IN_USE, stage, "the mailbox is in use by another session", said)
+    if answer.code in ("SYS/TEMP", "LOGIN-DELAY"):
+        return Failure(Kind.TEMPORARY, stage, "the server cannot do it now", said)
+    if stage in ("user", "pass") and answer.code != "SYS/PERM":
+        return Failure(Kind.LOGIN, stage, "the server refused the login", said)
+    return Failure(Kind.REFUSED, stage, "the server refused", said)
+
+
+def _numbers(answer: Answer, count: int, stage: str) -> list[int]:
+    words = answer.line.split()[1 : 1 + count]
+    if len(words) < count or not all(_is_number(word) for word in words):
+        raise Failure(Kind.PROTOCOL, stage, "the server's answer holds no numbers", answer.text)
+    return [int(word) for word in words]
+
+
+def _is_number(word: bytes) -> bool:
+    return word.isdigit() and len(word) < 20
+
+
+def _two_numbers(line: bytes) -> tuple[int, int] | None:
+    words = line.split()
+    if len(words) < 2 or not _is_number(words[0]) or not _is_number(words[1]):
+        return None
+    return int(words[0]), int(words[1])
+
+
+def _number_and_word(line: bytes) -> tuple[int, str] | None:
+    words = line.split(None, 1)
+    # RFC 1939 §7: a unique-id has 1 to 70 printable characters; longer ones exist.
+    if len(words) < 2 or not _is_number(words[0]) or len(words[1]) > 512:
+        return None
+    return int(words[0]), words[1].strip().decode("ascii", "backslashreplace")

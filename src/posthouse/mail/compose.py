@@ -1,0 +1,284 @@
+"""Composing messages: header fields, text and attachments of any size as one stream of octets whose length is known
+beforehand (RFC 5322, RFC 2045, RFC 2046).
+
+What is composed here holds ASCII only, CRLF only and lines of at most 998 octets, so that any server takes it;
+addresses beyond ASCII are the one exception (RFC 6532).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from email.utils import formatdate
+from typing import BinaryIO, Final
+
+from posthouse.mail.encoded import encode_parameter, encode_text
+from posthouse.mail.lines import LineEnds, whole_lines
+from posthouse.mail.mailboxes import Mailbox, encode_mailboxes
+
+BASE64_LINE: Final = 57  # octets that become one line of 76 (RFC 2045 §6.8)
+PIECE: Final = BASE64_LINE * 1024  # octets of a file read at a time
+SMALL_TEXT: Final = 1_048_576  # octets of a text up to which the shortest encoding is looked for
+LINE: Final = 998  # RFC 5322 §2.1.1
+FIELD_NAME: Final = re.compile(r"[!-9;-~]{1,76}")  # ftext, RFC 5322 §3.6.8
+
+
+class ComposeError(ValueError):
+    """This cannot be a message. Its text says why, for people."""
+
+
+@dataclass(slots=True)
+class Part:
+    """Octets of a known length that can be read again and again: `open` gives them as a file."""
+
+    size: int
+    open: Callable[[], BinaryIO]
+
+
+@dataclass(slots=True)
+class Attachment(Part):
+    """A file that goes with the message. `type` is its media type."""
+
+    name: str
+    type: str
+
+
+@dataclass(slots=True)
+class Composed:
+    """A message ready to be sent: `size` octets in all, given by `content`, anew with each call. `utf8`: it can pass
+    only where SMTPUTF8 is offered. `eight_bit`: it holds octets over 127."""
+
+    header: bytes
+    pieces: list[bytes | Encoded]
+    utf8: bool = False
+    eight_bit: bool = False
+
+    @property
+    def size(self) -> int:
+        """Octets before dots are stuffed."""
+        return len(self.header) + sum(len(p) if isinstance(p, bytes) else p.size for p in self.pieces)
+
+    def content(self) -> Iterator[bytes]:
+        """The octets in pieces."""
+        yield self.header
+        for piece in self.pieces:
+            if isinstance(piece, bytes):
+                yield piece
+            else:
+                yield from piece.content()
+
+
+@dataclass(slots=True)
+class Encoded:
+    """A part whose octets are made as they are needed."""
+
+    size: int
+    content: Callable[[], Iterator[bytes]]
+
+
+@dataclass(slots=True)
+class Letter:
+    """What a person says a message is. `date` is in seconds since 1970, `zone` in seconds east of UTC; `fields` are
+    further header fields; Bcc is nobody's business and has no place here."""
+
+    sender: Mailbox
+    to: Sequence[Mailbox]
+    subject: str
+    date: float
+    message_id: str
+    text: Part
+    cc: Sequence[Mailbox] = ()
+    fields: Sequence[tuple[str, str]] = ()
+    attachments: Sequence[Attachment] = ()
+
+
+def compose(letter: Letter, boundary: str) -> Composed:
+    """The message. `boundary` is random text that no part holds. Raises ComposeError."""
+    utf8 = not all(_passes(box) for box in (letter.sender, *letter.to, *letter.cc))
+    header = b"".join(_fields(letter, utf8=utf8))
+    text_fields, text = encode_body(letter.text)
+    if not letter.attachments:
+        return Composed(header + text_fields + b"\r\n", [text], utf8=utf8, eight_bit=utf8)
+    mark = f"=_{boundary}".encode("ascii")  # neither base64 nor quoted-printable ever holds "=_" (RFC 2045 §6.7)
+    header += b'Content-Type: multipart/mixed; boundary="' + mark + b'"\r\n\r\n'
+    pieces: list[bytes | Encoded] = [b"--" + mark + b"\r\n" + text_fields + b"\r\n", text]
+    for attachment in letter.attachments:
+        pieces.append(b"\r\n--" + mark + b"\r\n" + _attachment_fields(attachment) + b"\r\n")
+        pieces.append(encode_base64(attachment))
+    pieces.append(b"\r\n--" + mark + b"--\r\n")
+    return Composed(header, pieces, utf8=utf8, eight_bit=utf8)
+
+
+def _passes(mailbox: Mailbox) -> bool:
+    return mailbox.address.local.isascii()
+
+
+def _fields(letter: Letter, *, utf8: bool) -> Iterator[bytes]:
+    own = {name.lower() for name, _ in letter.fields}
+    made = [
+        ("Date", format_date(letter.date)),
+        ("From", letter.sender.encode(utf8=utf8)),
+        ("To", encode_mailboxes(letter.to, utf8=utf8)),
+        ("Cc", encode_mailboxes(letter.cc, utf8=utf8)),
+        ("Subject", encode_text(letter.subject, 9, utf8=utf8)),
+        ("Message-ID", letter.message_id),
+        ("MIME-Version", "1.0"),
+    ]
+    for name, value in made:
+        _check(name, letter.subject if name == "Subject" else "")
+        if name.lower() not in own and (value or name == "Subject"):
+            yield f"{name}: {value}\r\n".encode()
+    for name, value in letter.fields:
+        yield encode_field(name, value, utf8=utf8)
+
+
+def encode_field(name: str, value: str, *, utf8: bool = False) -> bytes:
+    """One unstructured header field. Raises ComposeError, for a value with line breaks above all: it could pretend to
+    be further fields."""
+    if not FIELD_NAME.fullmatch(name):
+        raise ComposeError(f"{name!r} is no name of a header field")
+    _check(name, value)
+    return f"{name}: {encode_text(value.strip(), len(name) + 2, utf8=utf8)}\r\n".encode()
+
+
+def _check(name: str, value: str) -> None:
+    if any(c in value for c in "\r\n\0"):
+        raise ComposeError(f"The field {name} may not hold a line break")
+
+
+def format_date(seconds: float) -> str:
+    """A moment as the Date field holds it, in the local time zone (RFC 5322 §3.3)."""
+    return formatdate(seconds, localtime=True)
+
+
+# Bodies
+
+
+def encode_body(text: Part) -> tuple[bytes, bytes | Encoded]:
+    """The MIME fields of a text and its octets on the way: as they are where that is safe, else quoted-printable or
+    base64, whichever is shorter."""
+    facts = _look(text)
+    if facts.plain:
+        return _text_fields("us-ascii", "7bit"), Encoded(facts.size, lambda: with_line_ends(text))
+    charset = "utf-8" if facts.utf8 else "unknown-8bit"
+    if text.size > SMALL_TEXT:
+        return _text_fields(charset, "base64"), encode_base64(text, lines=True)
+    with text.open() as file:
+        octets = _ended(whole_lines(file.read()))
+    quoted = quoted_printable(octets)
+    encoded = _base64_lines(octets)
+    if len(quoted) <= len(encoded):
+        return _text_fields(charset, "quoted-printable"), quoted
+    return _text_fields(charset, "base64"), encoded
+
+
+@dataclass(slots=True)
+class _Facts:
+    """What a text is like: `size` with CRLF line ends, `plain` when it may pass as it is."""
+
+    size: int = 0
+    plain: bool = True
+    utf8: bool = True
+
+
+def _look(text: Part) -> _Facts:
+    """Reads the text once, in constant memory."""
+    import codecs  # small, and only needed here
+
+    facts = _Facts()
+    utf8 = codecs.getincrementaldecoder("utf-8")()
+    column = 0
+    for piece in with_line_ends(text):
+        facts.size += len(piece)
+        lines = piece.split(b"\n")
+        column += len(lines[0])
+        longest = max(column, *map(len, lines))
+        column = column if len(lines) == 1 else len(lines[-1])
+        if longest > LINE or not piece.isascii() or _UNSAFE.search(piece):
+            facts.plain = False
+        try:
+            utf8.decode(piece)
+        except UnicodeDecodeError:
+            facts.utf8 = False
+            utf8.reset()
+    return facts
+
+
+_UNSAFE: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+
+def with_line_ends(text: Part) -> Iterator[bytes]:
+    """The octets of a text with CRLF line ends, the last one included."""
+    ends = LineEnds()
+    with text.open() as file:
+        while piece := file.read(PIECE):
+            yield ends.add(piece)
+    yield ends.end()
+
+
+def _ended(octets: bytes) -> bytes:
+    return octets if octets.endswith(b"\r\n") or not octets else octets + b"\r\n"
+
+
+def _text_fields(charset: str, encoding: str) -> bytes:
+    return f"Content-Type: text/plain; charset={charset}\r\nContent-Transfer-Encoding: {encoding}\r\n".encode("ascii")
+
+
+def quoted_printable(octets: bytes) -> bytes:
+    """A text with CRLF line ends in quoted-printable (RFC 2045 §6.7)."""
+    lines = (binascii.b2a_qp(line, istext=False) for line in octets.split(b"\r\n"))
+    return b"\r\n".join(line.replace(b"=\n", b"=\r\n") for line in lines)
+
+
+def encode_base64(part: Part, *, lines: bool = False) -> Encoded:
+    """The octets of a file in base64, read as they are sent; `lines`: a text, whose line ends become CRLF."""
+    size = sum(map(len, with_line_ends(part))) if lines else part.size
+
+    def content() -> Iterator[bytes]:
+        source = with_line_ends(part) if lines else _pieces(part)
+        rest = b""
+        done = 0
+        for piece in source:
+            done += len(piece)
+            octets = rest + piece
+            whole = len(octets) - len(octets) % BASE64_LINE
+            rest = octets[whole:]
+            if whole:
+                yield _base64_lines(octets[:whole])
+        if rest:
+            yield _base64_lines(rest)
+        if done != size:
+            raise ComposeError("a file changed while it was sent")
+
+    return Encoded(base64_size(size), content)
+
+
+def base64_size(size: int) -> int:
+    """The octets that base64 makes of `size` octets, line ends included."""
+    whole, rest = divmod(size, BASE64_LINE)
+    return whole * 78 + ((rest + 2) // 3 * 4 + 2 if rest else 0)
+
+
+def _pieces(part: Part) -> Iterator[bytes]:
+    with part.open() as file:
+        while piece := file.read(PIECE):
+            yield piece
+
+
+def _base64_lines(octets: bytes) -> bytes:
+    encoded = base64.b64encode(octets)
+    lines = [encoded[place : place + 76] for place in range(0, len(encoded), 76)]
+    return b"\r\n".join([*lines, b""])
+
+
+def _attachment_fields(attachment: Attachment) -> bytes:
+    name = attachment.name
+    text = (
+        f"Content-Type: {attachment.type}{encode_parameter('name', name) if name.isascii() else ''}\r\n"
+        f"Content-Transfer-Encoding: base64\r\n"
+        f"Content-Disposition: attachment{encode_parameter('filename', name)}\r\n"
+    )
+    return text.encode("ascii")
