@@ -10,9 +10,10 @@ A transcript is a text file. Its first line names the rule and the RFC. Then:
     S: text               the server answers exactly this line and CRLF
     S~ text               ... a line that begins so
     S* pattern            ... a line that matches the whole regular expression
+    S= code               ... a reply with this code, of one line or several, whatever it says
     !close                the server says nothing more and closes
     !eof                  the client ends its half of the connection
-    !drop                 the connection is lost
+    !drop                 the connection is lost, with what the server said and nobody read
     !next                 the client comes again: a new connection, the same stage
     !anything else        goes to the stage, with its argument: `!stored test@x.mail ...`
 
@@ -215,6 +216,8 @@ class _Play:
             self._pending += unescape(octets) * int(count)
         elif mark == "!next":
             await self._hang_up(line)
+        elif mark == "S=":
+            await self._reply(await self._talk(), text)
         elif mark in _EXPECT:
             said = await (await self._talk()).line()
             assert _EXPECT[mark](said, text), f"the server said: {said}"
@@ -223,16 +226,23 @@ class _Play:
         else:
             raise AssertionError("not a line of a transcript")
 
+    async def _reply(self, client: Client, code: str) -> None:
+        said = await client.line()
+        while said.startswith(f"{code}-"):
+            said = await client.line()
+        assert said.startswith(f"{code} "), f"the server said: {said}"
+
     async def _direct(self, name: str, argument: str) -> None:
-        client = await self._talk()
-        if name == "close":
+        client = await self._talk() if self._client or self._pending or name in _OF_CLIENT else None
+        if client is None or name not in _OF_CLIENT:
+            await self._stage.directive(name, argument)
+        elif name == "close":
             await client.closes()
         elif name == "eof":
             client.end()
-        elif name == "drop":
-            await client.leave()
         else:
-            await self._stage.directive(name, argument)
+            await client.leave()
+            client.transport.out.clear()
 
     async def _talk(self) -> Client:
         """The client, after it said what is pending."""
@@ -255,6 +265,7 @@ class _Play:
         self._client = None
 
 
+_OF_CLIENT: Final = frozenset({"close", "eof", "drop"})
 _EXPECT: Final[dict[str, Callable[[str, str], bool]]] = {
     "S:": lambda said, text: said == text,
     "S~": lambda said, text: said.startswith(text),
