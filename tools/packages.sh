@@ -22,7 +22,7 @@ if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1 || { [ -z "${CI:-
 fi
 
 # invoke-rc.d asks this file before it starts anything; 101 means "action forbidden by policy".
-policy=/usr/sbin/policy-rc.d
+policy=${POLICY:-/usr/sbin/policy-rc.d}
 kept=$policy.before-posthouse
 restore() {
     rm -f "$policy"

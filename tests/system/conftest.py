@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -32,7 +33,13 @@ def mailbox(new_mailbox: Callable[[], str]) -> str:
     return new_mailbox()
 
 
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory with the lab's domain and accounts that nothing is using; tests take copies."""
+    return prepare_data(tmp_path_factory.mktemp("prepared") / "data")
+
+
 @pytest.fixture
-def data(tmp_path: Path) -> Path:
+def data(prepared: Path, tmp_path: Path) -> Path:
     """A data directory of the test's own with the lab's domain and accounts, no server on it yet."""
-    return prepare_data(tmp_path / "data")
+    return Path(shutil.copytree(prepared, tmp_path / "data"))

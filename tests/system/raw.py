@@ -101,19 +101,27 @@ class Raw:
 def greeted(endpoint: Endpoint, hello: bytes = b"EHLO client.x.mail") -> Raw:
     """An SMTP session after its greeting and EHLO (or what else is given)."""
     session = Raw(endpoint)
-    greeting = session.reply()
-    assert greeting.startswith(b"220"), greeting
-    session.ask(hello, b"250")
+    try:
+        greeting = session.reply()
+        assert greeting.startswith(b"220"), greeting
+        session.ask(hello, b"250")
+    except BaseException:
+        session.close()
+        raise
     return session
 
 
 def logged_in(endpoint: Endpoint, address: str, password: str = PASSWORD) -> Raw:
     """A POP3 session after USER and PASS."""
     session = Raw(endpoint)
-    greeting = session.line()
-    assert greeting.startswith(b"+OK"), greeting
-    session.pop(b"USER " + address.encode())
-    session.pop(b"PASS " + password.encode())
+    try:
+        greeting = session.line()
+        assert greeting.startswith(b"+OK"), greeting
+        session.pop(b"USER " + address.encode())
+        session.pop(b"PASS " + password.encode())
+    except BaseException:
+        session.close()
+        raise
     return session
 
 
