@@ -7,7 +7,7 @@ RFC 2034). `classic` answers with exactly the texts of the teaching lab the proj
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import Final
 
@@ -22,9 +22,9 @@ class Style(StrEnum):
     CLASSIC = "classic"
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Reply:
-    """One reply: what a server says to one command.
+    """One reply: what a server says to one command. A value: nobody changes one.
 
     `code` is the SMTP reply code ("250") or the POP3 status ("+OK", "-ERR"). `status` is the enhanced status
     code of SMTP ("2.1.5") or the response code of POP3 ("IN-USE", RFC 2449 §8), empty where there is none.
@@ -41,11 +41,12 @@ class Reply:
     def fill(self, **fields: object) -> Reply:
         """The same reply with its {fields} replaced; foreign text is made harmless (one line, ASCII, short)."""
         clean = {name: _harmless(str(value)) for name, value in fields.items()}
-        return replace(
-            self,
-            text=self.text.format_map(clean),
-            classic=None if self.classic is None else self.classic.format_map(clean),
-            _octets={},
+        classic = self.classic
+        return Reply(
+            self.code,
+            self.status,
+            self.text.format_map(clean),
+            classic if classic is None else classic.format_map(clean),
         )
 
     def lines(self, style: Style = Style.POSTHOUSE) -> list[str]:
@@ -68,6 +69,8 @@ class Reply:
         else:
             mark = f"{status} " if status else ""
             texts = self.lines(style)
+            if len(texts) == 1:
+                return f"{self.code} {mark}{texts[0]}"[:510].encode("ascii", "replace") + b"\r\n"
             lines = [f"{self.code}-{mark}{text}" for text in texts[:-1]]
             lines.append(f"{self.code} {mark}{texts[-1]}")
         return "".join(f"{line[:510]}\r\n" for line in lines).encode("ascii", "replace")
@@ -79,6 +82,8 @@ class Reply:
 
 
 def _harmless(text: str) -> str:
+    if len(text) <= MAX_FIELD and text.isascii() and text.isprintable():
+        return text
     cut = text if len(text) <= MAX_FIELD else text[: MAX_FIELD - 3] + "..."
     return "".join(c if " " <= c <= "~" else "?" for c in cut)
 

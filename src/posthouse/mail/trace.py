@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 from posthouse.mail.address import Address, AddressError, domain_key, literal_of
@@ -67,7 +68,12 @@ def received(hop: Hop) -> str:
 
 def date_time(seconds: float) -> str:
     """date-time of RFC 5322 §3.3, in UTC."""
-    moment = datetime.fromtimestamp(int(seconds), UTC)
+    return _date_time(int(seconds))
+
+
+@lru_cache(maxsize=8)  # thousands of letters a second share their date
+def _date_time(seconds: int) -> str:
+    moment = datetime.fromtimestamp(seconds, UTC)
     return (
         f"{_DAYS[moment.weekday()]}, {moment.day} {_MONTHS[moment.month - 1]} {moment.year} "
         f"{moment.hour:02}:{moment.minute:02}:{moment.second:02} +0000"
@@ -86,6 +92,7 @@ def _from(hop: Hop) -> str:
     return f"{name} ({hop.reverse} {literal})" if hop.reverse else f"{name} ({literal})"
 
 
+@lru_cache(maxsize=256)
 def _sayable(helo: str) -> bool:
     if not helo.startswith("["):
         return _NAME.fullmatch(helo) is not None

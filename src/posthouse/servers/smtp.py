@@ -7,6 +7,7 @@ it chooses a reply. It writes no reply text of its own.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
@@ -55,6 +56,7 @@ class SmtpServer:
         "_style",
         "clock",
         "directory",
+        "goodbye",
         "host",
         "limits",
         "log",
@@ -80,8 +82,9 @@ class SmtpServer:
         self.limits = settings.limits
         self._bare_lf = settings.bare_lf == "normalize"
         self._bare_lf_trusted = settings.bare_lf_trusted == "normalize"
-        self._networks = [ip_network(text, strict=False) for text in settings.trusted]
+        self._networks = tuple(ip_network(text, strict=False) for text in settings.trusted)
         self.host = host
+        self.goodbye = Smtp.GOODBYE.fill(host=host)
         self._style = Style(style)
         self.reception = reception
         self.directory = directory
@@ -127,6 +130,7 @@ class SmtpServer:
         return _Session(self, wire, core, client)
 
 
+@lru_cache(maxsize=1024)
 def plain_address(host: str) -> str:
     """An IP address without zone, an IPv4 address as such also when it came over an IPv6 socket."""
     if ":" not in host:
@@ -135,7 +139,8 @@ def plain_address(host: str) -> str:
     return str(address.ipv4_mapped or address)
 
 
-def trust(address: str, networks: Sequence[IPv4Network | IPv6Network]) -> tuple[bool, bool]:
+@lru_cache(maxsize=1024)
+def trust(address: str, networks: tuple[IPv4Network | IPv6Network, ...]) -> tuple[bool, bool]:
     """Whether a peer is this machine itself, and whether it is that or in one of the networks."""
     if not address:
         return True, True  # a local socket
@@ -231,7 +236,7 @@ class _Session:
         return (Smtp.RESET,)
 
     async def _quit(self, event: Event) -> Replies:
-        return (Smtp.GOODBYE.fill(host=self._server.host),)
+        return (self._server.goodbye,)
 
     async def _mail(self, event: Event) -> Replies:
         assert isinstance(event, Mail)

@@ -9,8 +9,9 @@ with the reply ready.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from enum import Enum, StrEnum
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
 from posthouse.mail.limits import SmtpLimits
@@ -62,7 +63,7 @@ class Mode(StrEnum):
     LMTP = "lmtp"
 
 
-class State(Enum):
+class State(StrEnum):  # its hash is C code, an Enum's is Python's
     """How far a session is between two commands."""
 
     START = "start"  # nobody said EHLO yet
@@ -133,7 +134,7 @@ _OUT_OF_ORDER: Final = {
 """What a command that may not come now is told."""
 
 
-class Offence(Enum):
+class Offence(StrEnum):
     """What is counted against a peer."""
 
     ERROR = "error"
@@ -298,8 +299,7 @@ class SmtpServerCore:
 
     def greeting(self) -> bytes:
         """The first words, before anything was read (RFC 5321 §4.2, RFC 2033 §4)."""
-        reply = Smtp.LMTP_GREETING if self.mode is Mode.LMTP else Smtp.GREETING
-        return reply.fill(host=self.host).encode(self.style)
+        return _greeting(self.mode, self.host).encode(self.style)
 
     def hello(self, command: Ehlo | Helo | Lhlo) -> Reply:
         """The positive reply to EHLO, HELO or LHLO, with the extensions (RFC 5321 §4.1.1.1)."""
@@ -308,17 +308,11 @@ class SmtpServerCore:
         first = Smtp.EHLO.fill(host=self.host, peer=command.name)
         more = "".join(f"\n{line}" for line in self.extensions())
         classic = None if first.classic is None else first.classic + more
-        return replace(first, text=first.text + more, classic=classic, _octets={})
+        return Reply(first.code, first.status, first.text + more, classic)
 
-    def extensions(self) -> list[str]:
+    def extensions(self) -> tuple[str, ...]:
         """The lines of EHLO after the first."""
-        lines = ["PIPELINING", f"SIZE {self._limits.message}", "8BITMIME", "SMTPUTF8"]
-        if self.style is not Style.CLASSIC:
-            lines.append("ENHANCEDSTATUSCODES")  # the classic texts have none
-        if self.login and self.secure:
-            lines.append(f"AUTH {' '.join(SERVER_MECHANISMS)}")
-        lines.extend(rule.extension for rule in COMMANDS.values() if rule.extension and self.mode in rule.modes)
-        return lines
+        return _extensions(self.mode, self.style, self._limits.message, self.login and self.secure)
 
     # Replies out
 
@@ -521,7 +515,7 @@ class SmtpServerCore:
             self._end_login(None)
             return LoginAsked(result)
         self._read = self._read_response
-        challenge = replace(Smtp.AUTH_PROMPT, text=encode_line(result).decode("ascii"), _octets={})
+        challenge = Reply(Smtp.AUTH_PROMPT.code, "", encode_line(result).decode("ascii"))
         return Settled(challenge, offence=None)
 
     def _end_login(self, event: Settled | None) -> Settled:
@@ -672,6 +666,22 @@ class SmtpServerCore:
 
     def _after_quit(self, event: Event, reply: Reply) -> None:
         self.closed = True
+
+
+@lru_cache(maxsize=64)
+def _greeting(mode: Mode, host: str) -> Reply:
+    return (Smtp.LMTP_GREETING if mode is Mode.LMTP else Smtp.GREETING).fill(host=host)
+
+
+@lru_cache(maxsize=64)
+def _extensions(mode: Mode, style: Style, limit: int, login: bool) -> tuple[str, ...]:
+    lines = ["PIPELINING", f"SIZE {limit}", "8BITMIME", "SMTPUTF8"]
+    if style is not Style.CLASSIC:
+        lines.append("ENHANCEDSTATUSCODES")  # the classic texts have none
+    if login:
+        lines.append(f"AUTH {' '.join(SERVER_MECHANISMS)}")
+    lines.extend(rule.extension for rule in COMMANDS.values() if rule.extension and mode in rule.modes)
+    return tuple(lines)
 
 
 _NOT_HERE: Final = {"AUTH": Smtp.AUTH_NOT_OFFERED}
