@@ -18,6 +18,7 @@ Directives:
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -53,15 +54,14 @@ class StillClock:
         return self.seconds
 
 
-class Counting:
-    """Octets that count up, so that ids are known and differ."""
+class Seeded:
+    """Octets that look random and are the same in every run."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.random = random.Random(1)
 
     def octets(self, count: int) -> bytes:
-        self.count += 1
-        return self.count.to_bytes(count, "big")
+        return self.random.randbytes(count)
 
 
 @dataclass(slots=True)
@@ -129,6 +129,7 @@ class MemoryMail:
     mailboxes: dict[int, list[Stored]] = field(default_factory=dict)
     drafts: list[MemoryDraft] = field(default_factory=list)
     faults: dict[str, Fault] = field(default_factory=dict)
+    last: Stored | None = None
 
     def add(self, address: str, quota: int = 0, used: int = 0) -> None:
         key = Address.parse(address).key
@@ -161,7 +162,8 @@ class MemoryMail:
         if account.quota and account.used + size > account.quota:
             return Delivered(account.id, failure="quota")
         account.used += size
-        self.mailboxes[account.id].append(Stored(delivery.prefix, content, envelope, letter, delivery))
+        self.last = Stored(delivery.prefix, content, envelope, letter, delivery)
+        self.mailboxes[account.id].append(self.last)
         return Delivered(account.id, len(self.mailboxes[account.id]), "unique")
 
     async def is_local(self, domain: str) -> bool:
@@ -185,7 +187,7 @@ class SmtpStage:
         self.resolver = NamedAddresses("client.example")
         self.observer = observer
         self.log = log or QuietLog()
-        self.random = Counting()
+        self.random = Seeded()
         for address in ACCOUNTS:
             self.mail.add(address)
 
@@ -228,9 +230,8 @@ class SmtpStage:
         return letters[-1]
 
     def _last(self) -> Stored:
-        filled = [letters[-1] for letters in self.mail.mailboxes.values() if letters]
-        assert filled, "there is no letter"
-        return max(filled, key=lambda stored: stored.letter)
+        assert self.mail.last is not None, "there is no letter"
+        return self.mail.last
 
     def _account(self, text: str) -> None:
         address, *numbers = text.split()
