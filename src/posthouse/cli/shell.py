@@ -42,12 +42,19 @@ HELP: Final = {
 }
 
 
+MAIN: Final = ("Auth", "List", "Read", "Delete", "Quit")
+
+
 def match_word(text: str) -> str:
-    """The word that the text begins, in any case; "" when there is none or more than one."""
+    """The word that the text begins, in any case; "" when there is none or more than one. The five words of the prompt
+    come first: nobody must know the others."""
     wanted = text.lower()
-    exact = [word for word in HELP if word.lower() == wanted]
-    found = exact or [word for word in HELP if wanted and word.lower().startswith(wanted)]
-    return found[0] if len(found) == 1 else ""
+    for words in (MAIN, tuple(HELP)):
+        found = [word for word in words if wanted and word.lower().startswith(wanted)]
+        exact = [word for word in found if word.lower() == wanted]
+        if len(exact or found) == 1:
+            return (exact or found)[0]
+    return ""
 
 
 @dataclass(slots=True)
