@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import itertools
 import zlib
@@ -34,6 +35,7 @@ from posthouse.store.datadir import DataDirectory
 from posthouse.store.model import INLINE, Options, StoreError, UniqueIds, encode_envelope, header_of
 from posthouse.store.sqlite import check, jobs
 from posthouse.store.sqlite.jobs import LAST_UID, Batch, Deposit, Job
+from posthouse.store.sqlite.lookups import MARKER, Lookups
 from posthouse.store.sqlite.pool import Readers, connect, prepare
 from posthouse.store.sqlite.writer import Writer
 
@@ -82,6 +84,7 @@ class SqliteStore:
         self._clock = clock
         self._options = options
         self._locked: set[int] = set()
+        self._lookups = Lookups(directory.path / MARKER, clock)
         prepare(directory.database, options.busy_timeout, clock.now())
         directory.adopt_database()
         open_reader = functools.partial(connect, directory.database, timeout=options.busy_timeout)
@@ -244,11 +247,11 @@ class SqliteStore:
 
     async def add_domain(self, name: str) -> Domain:
         """Adds a domain. Raises Conflict."""
-        return await self._change(functools.partial(jobs.add_domain, name, self._clock.now()))
+        return await self._administer(functools.partial(jobs.add_domain, name, self._clock.now()))
 
     async def remove_domain(self, name: str) -> None:
         """Removes a domain. Raises Missing, Conflict."""
-        await self._change(functools.partial(jobs.remove_domain, name))
+        await self._administer(functools.partial(jobs.remove_domain, name))
 
     async def domains(self) -> list[Domain]:
         """All domains in the order they were added."""
@@ -256,17 +259,20 @@ class SqliteStore:
 
     async def find_domain(self, name: str) -> Domain | None:
         """A point look-up by the canonical name."""
+        return self._lookups.domain(name, self._domain)
+
+    def _domain(self, name: str) -> Domain | None:
         rows = self._readers.inline(_DOMAIN + "WHERE name = ?", (name,))
         return Domain(*rows[0]) if rows else None
 
     async def add_account(self, address: str, password: str, quota: int = 0) -> Account:
         """Adds an account with an empty INBOX. Raises Conflict, Missing."""
         now = self._clock.now()
-        return await self._change(functools.partial(jobs.add_account, address, password, quota, now))
+        return await self._administer(functools.partial(jobs.add_account, address, password, quota, now))
 
     async def set_password(self, address: str, password: str, *, expected: str | None = None) -> bool:
         """Replaces the hash, if it still is the expected one. Raises Missing."""
-        return await self._change(functools.partial(jobs.set_password, address, password, expected))
+        return await self._administer(functools.partial(jobs.set_password, address, password, expected))
 
     async def remove_account(self, address: str) -> int:
         """Removes the account and its mail. Raises Missing, Conflict."""
@@ -276,7 +282,7 @@ class SqliteStore:
         if not self.lock(account.inbox):
             raise Conflict(f"the maildrop of {address} is in use")
         try:
-            return await self._change(functools.partial(jobs.remove_account, address), frees=True)
+            return await self._administer(functools.partial(jobs.remove_account, address), frees=True)
         finally:
             self.unlock(account.inbox)
 
@@ -289,6 +295,9 @@ class SqliteStore:
 
     async def find_account(self, address: str) -> Account | None:
         """A point look-up by `Address.key`."""
+        return self._lookups.account(address, self._account)
+
+    def _account(self, address: str) -> Account | None:
         rows = self._readers.inline(_ACCOUNT + "WHERE account.address = ?", (address,))
         return Account(*rows[0]) if rows else None
 
@@ -300,9 +309,9 @@ class SqliteStore:
 
     async def check(self, *, full: bool = True) -> AsyncIterator[Damage]:
         """Looks for every kind of damage and yields each with a name."""
-        examination = check.Examination(self._readers, self._files, self._clock, full=full)
-        for part in examination.parts():
-            for damage in await self._in_thread(part):
+        portions = check.Examination(self._readers, self._files, self._clock, full=full).damages()
+        while (portion := await self._in_thread(next, portions, None)) is not None:
+            for damage in portion:
                 yield damage
 
     async def close(self) -> None:
@@ -313,6 +322,15 @@ class SqliteStore:
         await loop.run_in_executor(None, self._pool.shutdown)
         self._readers.close()
         self._directory.close()
+
+    async def _administer(self, work: Callable[[Any, Batch], T], *, frees: bool = False) -> T:
+        """A change of domains or accounts, which all processes see at once."""
+        try:
+            return await self._change(work, frees=frees)
+        finally:
+            self._lookups.changed()
+            with contextlib.suppress(OSError):
+                self._directory.adopt(self._directory.path / MARKER)
 
     async def _change(self, work: Callable[[Any, Batch], T], *, frees: bool = False) -> T:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
