@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.system.raw import collect
 from tests.system.server import Server, add_account, prepare_data, serving
 
 
@@ -21,15 +22,34 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def new_mailbox(server: Server) -> Callable[[], str]:
-    """Adds an account of its own, beside the running server, for whoever wants an empty mailbox."""
-    numbers = itertools.count(1)
-    return lambda: add_account(server.data, f"box{next(numbers)}@x.mail")
+def spare_mailboxes() -> list[str]:
+    """Mailboxes that earlier tests left empty."""
+    return []
+
+
+@pytest.fixture
+def new_mailbox(server: Server, spare_mailboxes: list[str]) -> Iterator[Callable[[], str]]:
+    """Gives empty mailboxes, adding accounts beside the running server when no test has left one."""
+    taken: list[str] = []
+
+    def take() -> str:
+        taken.append(
+            spare_mailboxes.pop() if spare_mailboxes else add_account(server.data, f"box{next(_numbers)}@x.mail")
+        )
+        return taken[-1]
+
+    yield take
+    for address in taken:
+        collect(server.pop3, address)
+        spare_mailboxes.append(address)
+
+
+_numbers = itertools.count(1)
 
 
 @pytest.fixture
 def mailbox(new_mailbox: Callable[[], str]) -> str:
-    """The address of a new empty mailbox."""
+    """The address of an empty mailbox."""
     return new_mailbox()
 
 

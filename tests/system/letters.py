@@ -107,10 +107,10 @@ def with_lf(octets: bytes) -> bytes:
 
 
 def as_stored(sent: bytes) -> bytes:
-    """What follows our header fields in the stored message: the octets that were sent, closed by CRLF, and parted
-    from our fields by an empty line where they do not begin with a header field of their own."""
-    content = sent if sent.endswith(b"\r\n") else sent + b"\r\n"
-    return content if re.match(rb"[!-9;-~]+[ \t]*:", content) else b"\r\n" + content
+    """What follows our header fields in the stored message: the octets that were sent, their last line closed by
+    CRLF, and parted from our fields by an empty line where they begin with neither a header field nor such a line."""
+    content = sent if not sent or sent.endswith(b"\r\n") else sent + b"\r\n"
+    return content if re.match(rb"[!-9;-~]+[ \t]*:|\r\n", content) else b"\r\n" + content
 
 
 _FIELD = rb"%s: [^\r\n]+\r\n(?:[ \t][^\r\n]+\r\n)*"

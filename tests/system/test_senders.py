@@ -77,7 +77,8 @@ def test_octets_stay(server: Server, mailbox: str, tmp_path: Path, program: str,
     content = letter(kind)
     SENDERS[program](tmp_path, server.smtp, mailbox, content, "PLAIN")
     [collected] = collect(server.pop3, mailbox)
-    check_same(collected, content)
+    # smtplib sends an empty letter as one empty line.
+    check_same(collected, b"\r\n" if program == "smtplib" and not content else content)
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
