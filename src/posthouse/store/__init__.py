@@ -8,10 +8,23 @@ from posthouse.net.system import SystemClock, SystemRandom
 from posthouse.observe.log import Log
 from posthouse.ports.store import Store
 from posthouse.ports.system import Clock, Random
-from posthouse.store.datadir import DataDirectory, become_owner
+from posthouse.store import datadir
+from posthouse.store.datadir import DataDirectory
 from posthouse.store.model import Options, StoreError, StoreInUse, StoreTooNew
 
 __all__ = ["Options", "StoreError", "StoreInUse", "StoreTooNew", "become_owner", "open_store"]
+
+
+def become_owner(path: Path) -> None:
+    """Takes on the identity of the data directory's owner for good, so that no file of root's appears in it.
+
+    For commands that root runs beside a server, before the store is opened. Does nothing when we are not root, when
+    root owns the directory or when there is none yet.
+    """
+    from posthouse.store.sqlite import engine  # the owner need not be able to read where Posthouse is installed
+
+    assert engine
+    datadir.become_owner(path)
 
 
 def open_store(

@@ -59,14 +59,10 @@ class DataDirectory:
         self._locks: list[IO[bytes]] = []
         try:
             self._make()
-            self.owner = owner_of(path)
             if serve:
                 self._lock_for_serving()
-            self.staging = path / "staging" / f"{os.getpid()}-{random.octets(8).hex()}"
             self.orphans_possible = serve and self._sweep_staging()
-            self._make_staging()
-        except BlockingIOError:
-            raise
+            self.staging = self._make_staging(random)
         except OSError as problem:
             self.close()
             raise StoreError(
@@ -81,11 +77,21 @@ class DataDirectory:
         if not self.path.is_dir():
             self.path.mkdir(mode=0o700, parents=True)
             sync_directory(self.path.parent)
+        self.owner = owner_of(self.path)
         for folder in (self.contents, self.path / "staging"):
             if not folder.is_dir():
                 folder.mkdir(mode=0o700, exist_ok=True)
                 self.adopt(folder)
                 sync_directory(self.path)
+        if not self.database.exists():  # SQLite gives the files it makes beside it the same mode and owner
+            self._create(self.database).close()
+            sync_directory(self.path)
+
+    def _create(self, path: Path) -> IO[bytes]:
+        """Opens a file for appending, made when it is not there: private, and the directory owner's."""
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "ab")
+        self.adopt(path)
+        return file
 
     def _lock_for_serving(self) -> None:
         file = self._open_lock(self.path / "lock")
@@ -98,19 +104,24 @@ class DataDirectory:
         self._locks.append(file)
 
     def _open_lock(self, path: Path) -> IO[bytes] | None:
-        file = path.open("ab")
+        file = self._create(path)
         if not _try_lock(file):
             file.close()
             return None
-        self.adopt(path)
         return file
 
-    def _make_staging(self) -> None:
-        self.staging.mkdir(mode=0o700)
-        self.adopt(self.staging)
-        lock = self._open_lock(self.staging / "lock")
-        assert lock is not None, "the folder is new and its name random"
-        self._locks.append(lock)
+    def _make_staging(self, random: Random) -> Path:
+        """A folder of this process's own, with a lock that says that we live."""
+        while True:
+            folder = self.path / "staging" / f"{os.getpid()}-{random.octets(8).hex()}"
+            folder.mkdir(mode=0o700)
+            self.adopt(folder)
+            with contextlib.suppress(FileNotFoundError):
+                lock = self._open_lock(folder / "lock")
+                if lock is not None and folder.exists():
+                    self._locks.append(lock)
+                    return folder
+            # a server that is starting swept the folder before it was locked
 
     def _sweep_staging(self) -> bool:
         """Removes what dead processes left in staging; True when there was one and no other process lives."""
@@ -136,12 +147,6 @@ class DataDirectory:
         owner = getattr(self, "owner", None)
         return owner is not None and hasattr(os, "geteuid") and os.geteuid() == 0 and owner[0] != 0
 
-    def adopt_database(self) -> None:
-        """Gives the database and its companions to the owner of the data directory (when we are root)."""
-        for suffix in ("", "-wal", "-shm"):
-            with contextlib.suppress(FileNotFoundError):
-                self.adopt(self.path / f"posthouse.db{suffix}")
-
     def require_room(self, octets: int) -> None:
         """Raises Unavailable(FULL) when less than 1.5 times the message limit is free, or `octets` do not fit."""
         now = self._clock.monotonic()
@@ -156,8 +161,7 @@ class DataDirectory:
         free = free_octets(self.path)
         if not (self.serve and size) or self._reserve.exists() or free is None or free < 4 * size:
             return
-        with contextlib.suppress(OSError), self._reserve.open("xb") as file:
-            self.adopt(self._reserve)
+        with contextlib.suppress(OSError), self._create(self._reserve) as file:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, size)
 

@@ -86,7 +86,6 @@ class SqliteStore:
         self._locked: set[int] = set()
         self._lookups = Lookups(directory.path / MARKER, clock)
         prepare(directory.database, options.busy_timeout, clock.now())
-        directory.adopt_database()
         open_reader = functools.partial(connect, directory.database, timeout=options.busy_timeout)
         self._readers = Readers(open_reader)
         self._files = Files(directory, random, options)
@@ -101,7 +100,6 @@ class SqliteStore:
             options,
             log,
         )
-        directory.adopt_database()
         directory.keep_reserve()
 
     def _sweep(self, log: Log | None) -> None:

@@ -61,7 +61,7 @@ class Lookups:
 
     def _check(self) -> None:
         try:
-            size = os.stat(self._marker).st_size
+            size = os.stat(self._marker).st_size  # noqa: PTH116 - a Path costs as much again
         except OSError:
             size = 0
         now = self._clock.monotonic()
