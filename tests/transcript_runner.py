@@ -32,6 +32,7 @@ from typing import Any, Final, Protocol, cast
 from posthouse.net.wire import Wire
 
 PATIENCE: Final = 5.0  # seconds a line may take; only a failing test waits so long
+CUT_SINGLY: Final = 4000
 _ESCAPE: Final = re.compile(rb"\\(x[0-9a-fA-F]{2}|.)")
 _NAMED: Final = {b"r": b"\r", b"n": b"\n", b"t": b"\t", b"0": b"\0", b"\\": b"\\"}
 
@@ -132,9 +133,11 @@ class Client:
             self.wire.buffer_updated(len(piece))
 
     async def send_cut(self, octets: bytes) -> None:
-        """Sends octet by octet, each one seen by the server before the next."""
-        for octet in octets:
-            self.send(bytes([octet]))
+        """Sends octet by octet (beyond the first 4000 in odd pieces), each seen by the server before the next."""
+        pieces = [bytes([octet]) for octet in octets[:CUT_SINGLY]]
+        pieces += [octets[start : start + 251] for start in range(CUT_SINGLY, len(octets), 251)]
+        for piece in pieces:
+            self.send(piece)
             await asyncio.sleep(0)
             await asyncio.sleep(0)
 

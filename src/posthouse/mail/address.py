@@ -29,8 +29,11 @@ _QUOTED_STRING: Final = re.compile(r'"((?:[ !#-\[\]-~\u0080-\U0010ffff]|\\[ -~])
 _QUOTED_PAIR: Final = re.compile(r"\\(.)")
 _ASCII_DOMAIN: Final = re.compile(_DOMAIN)
 _GENERAL_LITERAL: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?:[!-Z^-~]+")
-# Control characters, and what Unicode forbids or what would change how a line is shown.
-_FORBIDDEN: Final = frozenset({"Cc", "Cs", "Zl", "Zp", "Cn"})
+# What is not seen or changes how the rest is shown: controls, line separators, surrogates, soft hyphen, zero width
+# space, bidirectional controls, byte order mark. Joiners (U+200C, U+200D) stay: scripts and emoji need them.
+_HIDDEN: Final = re.compile(
+    "[\u0000-\u001f\u007f-\u009f\u00ad\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
+)
 
 
 class AddressError(ValueError):
@@ -148,7 +151,7 @@ def _split(text: str) -> tuple[str, str]:
 
 
 def _visible(local: str) -> str:
-    if not local.isascii() and any(unicodedata.category(c) in _FORBIDDEN for c in local):
+    if not local.isascii() and _HIDDEN.search(local):
         raise AddressError("The part before the @ holds invisible characters")
     return local
 
@@ -162,7 +165,7 @@ def _quote(local: str) -> str:
 
 
 def _a_labels(domain: str) -> str:
-    if domain.isascii():
+    if domain.isascii() or _HIDDEN.search(domain):
         raise AddressError("This is not a domain name")
     try:
         encoded = idna.encode(domain, uts46=True, std3_rules=True).decode("ascii").lower()
