@@ -21,12 +21,13 @@ test: ## run all tests (APT=1 as root also installs the programs they use; TESTS
 	@sh tools/packages.sh
 	@$(BIN)/python -m pytest $(TESTS)
 
-check: ## ruff, mypy --strict, the floors of the architecture
+check: ## ruff, mypy --strict, the floors of the architecture, the generated pages
 	@sh tools/prepare.sh dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
 	$(BIN)/lint-imports
+	$(BIN)/python -m tools.docs --check
 
 torture: ## kill the server 200 times under load and count what was lost (ROUNDS=n, TORTURE="--seed 7")
 	@sh tools/prepare.sh dev

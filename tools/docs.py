@@ -1,0 +1,65 @@
+"""Writes the generated pages of docs/reference anew: `make docs`, or `python -m tools.docs --check` to compare."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from posthouse.config import reference
+from posthouse.mail.reply import Pop3, Reply, Smtp
+from tools import rfcmap
+
+FOLDER = Path(__file__).parents[1] / "docs" / "reference"
+
+_REPLIES = """\
+# Replies
+
+This page is generated from the registry `posthouse.mail.reply` (`make docs`); do not edit it. Words in braces are
+filled in. The second text is that of the style `classic`, where it differs.
+"""
+
+
+def replies() -> str:
+    """Every reply of the servers, by protocol and code."""
+    parts = [_REPLIES]
+    for title, registry in (("SMTP, submission and LMTP", Smtp), ("POP3", Pop3)):
+        parts.append(f"## {title}\n\n| code | status | text | classic |\n|---|---|---|---|")
+        found = {value for value in vars(registry).values() if isinstance(value, Reply)}
+        for reply in sorted(found, key=lambda reply: (reply.code, reply.status, reply.text)):
+            classic = "" if reply.classic is None else _cell(reply.classic)
+            parts.append(f"| {reply.code} | {reply.status} | {_cell(reply.text)} | {classic} |")
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", "<br>")
+
+
+PAGES = {"settings.md": reference.page, "replies.md": replies, "rfc.md": rfcmap.page}
+
+
+def outdated() -> list[str]:
+    """The pages that no longer say what the program does."""
+    return [
+        name
+        for name, page in PAGES.items()
+        if not (FOLDER / name).exists() or (FOLDER / name).read_text(encoding="utf-8") != page()
+    ]
+
+
+def main() -> int:
+    """Writes the pages, or with --check names those that must be written anew."""
+    names = outdated()
+    if "--check" in sys.argv[1:]:
+        for name in names:
+            print(f"docs/reference/{name} is not what the program says: run `make docs`")
+        return 1 if names else 0
+    for name in names:
+        (FOLDER / name).write_text(PAGES[name](), encoding="utf-8")
+        print(f"wrote docs/reference/{name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
