@@ -6,7 +6,8 @@ Directives:
     !sized octets           a letter of so many octets: a subject, an empty line, one line of x
     !large count octets     a letter too large to come at once: the octets, count times, in pieces of 1000
     !old number             the letter was retrieved in an earlier session
-    !fail what fault        update, fetch, maildrop or login fail from now on (fault: storage, busy, ...; none)
+    !fail what fault        update, fetch, batch (a fetch of several), maildrop or login fail from now on (fault:
+                            storage, busy, ...; none); maildrop says Missing for `missing`, and waits for `hang`
     !damage number          the letter's content does not match its checksum
     !gone number            the letter is removed behind the session's back
     !lock, !unlock          another session takes the lock, gives it back
@@ -109,12 +110,16 @@ class MemoryStore:
         self.fail("maildrop")
         if "missing" in self.faults:
             raise Missing
+        if "hang" in self.faults:
+            await asyncio.Event().wait()
         rows = [(uid, f"id{uid}", letter.size, self.flags[uid]) for uid, letter in self.letters.items()]
         return Maildrop(mailbox, rows, sum(row[2] for row in rows))
 
     async def fetch(self, mailbox: int, uids: Sequence[int]) -> list[Letter | None]:
         await asyncio.sleep(0)
         self.fail("fetch")
+        if len(uids) > 1:
+            self.fail("batch")
         self.fetched.append(list(uids))
         return [cast("Letter | None", self.letters.get(uid)) for uid in uids]
 

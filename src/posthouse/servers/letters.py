@@ -64,7 +64,7 @@ class Letters:
         self._snapshot = snapshot
         self._utf8 = utf8
         self._ready: dict[int, Letter] = {}  # by UID
-        self._next = 0  # the number that a client reading one after the other asks for next
+        self._next = 1  # the number that a client reading one after the other asks for next
         self._ahead = 1  # how many messages the next look-up fetches if it does
         self._sized = utf8  # whether all sizes are known
 
