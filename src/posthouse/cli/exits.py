@@ -126,7 +126,7 @@ class Verb(click.Command):
             if wants_json:
                 print_json(json_of(Problem(Exit.USAGE, error.format_message(), stage="usage")))
                 raise SystemExit(int(Exit.USAGE)) from error
-            raise WrongUsage(error.message, error.ctx) from error
+            raise WrongUsage(error.format_message(), error.ctx) from error
 
 
 def finish(verb: str, as_json: bool, action: Callable[[], int]) -> NoReturn:

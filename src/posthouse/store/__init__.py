@@ -21,9 +21,12 @@ def become_owner(path: Path) -> None:
     For commands that root runs beside a server, before the store is opened. Does nothing when we are not root, when
     root owns the directory or when there is none yet.
     """
-    from posthouse.store.sqlite import engine  # the owner need not be able to read where Posthouse is installed
+    # Loaded first, for the owner need not be able to read where Python is installed.
+    from importlib import resources
 
-    assert engine
+    from posthouse.store.sqlite import engine
+
+    resources.files(engine.__package__ or "")
     datadir.become_owner(path)
 
 

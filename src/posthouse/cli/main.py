@@ -1,0 +1,153 @@
+"""The command `posthouse`: its global options, its verbs, and how it ends when something is wrong."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, NoReturn
+
+import click
+
+from posthouse import __version__
+from posthouse.cli.exits import Exit, Problem, complain
+from posthouse.cli.invocation import Invocation
+
+VERBS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
+    {
+        "demo": ("posthouse.cli.demo:demo", "The whole system on this machine in one go."),
+        "serve": ("posthouse.cli.serve:serve", "Run the server."),
+        "send": ("posthouse.cli.send:send", "Compose a message and send it."),
+        "read": ("posthouse.cli.read:read", "Collect and read mail."),
+        "domain": ("posthouse.cli.admin:domain", "The domains whose mail lies here."),
+        "account": ("posthouse.cli.admin:account", "The people who have a mailbox here."),
+        "doctor": ("posthouse.cli.doctor:doctor", "Find out what is wrong."),
+    }
+)
+
+
+class Verbs(click.Group):
+    """Commands that are loaded only when they are called: a client must start at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All verbs, in the order of the help text."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Loads one verb."""
+        if cmd_name not in VERBS:
+            return None
+        module, _, name = VERBS[cmd_name][0].partition(":")
+        command = getattr(import_module(module), name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The verb that the arguments name; the nearest one is offered for a typo."""
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            near = get_close_matches(args[0], VERBS, n=1)
+            hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(VERBS)}."
+            raise click.UsageError(f'There is no command "{args[0]}". {hint}', ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The verbs in the help text, without loading them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in VERBS.items()])
+
+
+@click.group(
+    cls=Verbs,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="posthouse COMMAND --help tells more about a command.",
+)
+@click.version_option(__version__, prog_name="posthouse", message="%(prog)s %(version)s")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="POSTHOUSE_DATA",
+    metavar="DIR",
+    help="The directory with all mail and accounts, also from POSTHOUSE_DATA.",
+)
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="POSTHOUSE_CONFIG",
+    metavar="FILE",
+    help="The configuration, also from POSTHOUSE_CONFIG; else posthouse.toml in the data directory.",
+)
+@click.pass_context
+def cli(ctx: click.Context, data: Path | None, config_file: Path | None) -> None:
+    """Posthouse takes letters in by SMTP and hands them out by POP3.
+
+    \b
+    Try it:          posthouse demo
+    Set it up:       posthouse domain add example.org
+                     posthouse account add anna@example.org
+                     posthouse serve
+    Use it:          posthouse send, posthouse read
+    """
+    ctx.obj = Invocation(data, config_file)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs the command and ends the process with its exit code (sysexits)."""
+    try:
+        code = cli.main(
+            arguments if arguments is None else list(arguments), prog_name="posthouse", standalone_mode=False
+        )
+    except click.UsageError as error:
+        code = _usage(error)
+    except click.Abort:
+        code = Exit.INTERRUPTED
+    except click.ClickException as error:
+        code = _told(
+            Problem(Exit.NO_INPUT if isinstance(error, click.FileError) else Exit.USAGE, error.format_message())
+        )
+    except Problem as problem:
+        code = _told(problem)
+    except KeyboardInterrupt:
+        code = Exit.INTERRUPTED
+    except Exception:  # noqa: BLE001 - the top of the program: whatever comes here is a bug of ours, and is told as one
+        code = _bug()
+    sys.exit(int(code or 0))
+
+
+def _usage(error: click.UsageError) -> int:
+    """One line that says what is wrong and where the help is; a verb without arguments shows its help."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message(), err=True)
+        return Exit.USAGE
+    path = error.ctx.command_path if error.ctx is not None else "posthouse"
+    text = error.format_message().rstrip()
+    text = text if text.endswith((".", "?")) else text + "."
+    click.echo(f"{path}: {text} {path} --help tells what is possible.", err=True)
+    return Exit.USAGE
+
+
+def _told(problem: Problem) -> int:
+    context = click.get_current_context(silent=True)
+    complain(context.info_name if context is not None and context.info_name else "", problem)
+    return problem.code
+
+
+def _bug() -> int:
+    import traceback
+
+    traceback.print_exc()
+    click.echo(
+        "posthouse: This is a bug in Posthouse, not in what you did. Nothing was half done: what was not confirmed did "
+        "not happen. Please report the lines above.",
+        err=True,
+    )
+    return Exit.SOFTWARE
+
+
+if __name__ == "__main__":
+    main()

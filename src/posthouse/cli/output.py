@@ -1,0 +1,51 @@
+"""How administration commands tell their results: a table for people, one JSON object for programs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from posthouse.cli.exits import Exit, print_json
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
+    """Columns side by side, those numbered in `right` flush right."""
+    columns = [[head, *(row[number] for row in rows)] for number, head in enumerate(heads)]
+    widths = [max(map(len, column)) for column in columns]
+    lines = []
+    for row in [heads, *rows]:
+        cells = [c.rjust(w) if n in right else c.ljust(w) for n, (c, w) in enumerate(zip(row, widths, strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def moment(seconds: float) -> str:
+    """A time as programs and people read it: UTC, whole seconds (RFC 3339)."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def about(octets: int) -> str:
+    """A size for people: `1.4M`."""
+    size = float(octets)
+    for unit in ("", "K", "M", "G"):
+        if size < 1024:
+            return f"{size:.0f}" if not unit else f"{size:.1f}{unit}"
+        size /= 1024
+    return f"{size:.1f}T"
+
+
+def succeed(as_json: bool, text: str, **fields: Any) -> int:
+    """Tells that all was done."""
+    if as_json:
+        print_json({"ok": True, "code": 0, **fields})
+    elif text:
+        print(text)
+    return Exit.OK
+
+
+def hint(text: str) -> None:
+    """Advice for a person who is there to read it."""
+    if sys.stderr.isatty():
+        print(text, file=sys.stderr)
