@@ -47,10 +47,20 @@ class Talk:
 
     def message(self) -> bytes:
         """A message up to the lone dot, dots unstuffed."""
-        octets = (b"\r\n" + self._until(b"\r\n.\r\n")).removesuffix(b".\r\n")
+        self._rest = b"\r\n" + self._rest  # the lone dot may stand on the first line
+        octets = self._until(b"\r\n.\r\n").removesuffix(b".\r\n")
         message = octets.replace(b"\r\n.", b"\r\n")[2:]
         self.heard.append(message)
         return message
+
+    def swallow(self) -> int:
+        """Reads a message of any size up to the lone dot; returns how many octets came."""
+        count, tail = len(self._rest), self._rest[-5:]
+        while not tail.endswith(b"\r\n.\r\n") and (piece := self._socket.recv(262_144)):
+            count += len(piece)
+            tail = (tail + piece)[-5:]
+        self._rest = b""
+        return count
 
     def rest(self) -> bytes:
         """Everything until the client closes."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import re
 import secrets
@@ -27,8 +26,7 @@ class Fetched:
     """One message as it came, in constant memory."""
 
     def __init__(self, on_progress: Callable[[int], None] | None = None) -> None:
-        self._file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - closed by __exit__
-        self._map: mmap.mmap | None = None
+        self._file = cast(IO[bytes], tempfile.SpooledTemporaryFile(max_size=IN_MEMORY))  # noqa: SIM115 - closed by __exit__
         self._on_progress = on_progress
         self.size = 0
 
@@ -38,8 +36,6 @@ class Fetched:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._map is not None:
-            self._map.close()
         self._file.close()
 
     def add(self, octets: bytes) -> None:
@@ -51,12 +47,10 @@ class Fetched:
 
     def message(self) -> Message:
         """The message, taken apart. It may be used until the end of the `with`."""
-        self._file.flush()
+        self._file.seek(0)
         if self.size <= IN_MEMORY:
-            self._file.seek(0)
             return Message(self._file.read())
-        self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
-        return Message(cast(Octets, Mapped(self._map)))
+        return Message(cast(Octets, OnDisk(self._file, self.size)))
 
     def pieces(self) -> Iterator[bytes]:
         """The octets as they came."""
@@ -65,25 +59,33 @@ class Fetched:
             yield piece
 
 
-class Mapped:
-    """A mapped file as octets. Python's own search in a mapped file compares octet by octet; in pieces it is tens of
-    times faster."""
+class OnDisk:
+    """A file as octets. A mapped file would do the same, but its pages count as our memory, and Python searches it
+    octet by octet."""
 
-    def __init__(self, mapped: mmap.mmap) -> None:
-        self._map = mapped
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self._file = file
+        self._size = size
 
     def __len__(self) -> int:
-        return len(self._map)
+        return self._size
 
     def __getitem__(self, place: int | slice) -> int | bytes:
-        return self._map[place]
+        if isinstance(place, int):
+            return self._read(place, place + 1)[0]
+        start, stop, _ = place.indices(self._size)
+        return self._read(start, stop)
+
+    def _read(self, start: int, stop: int) -> bytes:
+        self._file.seek(start)
+        return self._file.read(max(0, stop - start))
 
     def find(self, octets: bytes, start: int = 0, end: int | None = None) -> int:
         """As bytes.find."""
-        stop = len(self._map) if end is None else min(end, len(self._map))
+        stop = self._size if end is None else min(end, self._size)
         overlap = len(octets) - 1
         for place in range(start, stop, PIECE):
-            found = self._map[place : min(place + PIECE + overlap, stop)].find(octets)
+            found = self._read(place, min(place + PIECE + overlap, stop)).find(octets)
             if found >= 0:
                 return place + found
         return -1

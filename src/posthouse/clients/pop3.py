@@ -61,7 +61,7 @@ class Pop3Client:
         """Connects; the greeting is still to be read. Raises Failure."""
         wire = await dial(host, port or PORT, min(timeout or 30.0, 30.0))
         if observer is not None:
-            observer.note(f"connect {host} {wire.peer}")
+            observer.note(f"connect {host} [{wire.peer.host}]:{wire.peer.port}")
         return cls(wire, patience=timeout or PATIENCE, observer=observer, on_line=on_line)
 
     @property

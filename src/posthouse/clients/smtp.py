@@ -105,7 +105,7 @@ class SmtpClient:
         """Connects; the greeting is still to be read. Raises Failure."""
         wire = await dial(host, port, min(timeout or 30.0, 30.0))
         if observer is not None:
-            observer.note(f"connect {host} {wire.peer}")
+            observer.note(f"connect {host} [{wire.peer.host}]:{wire.peer.port}")
         return cls(wire, timeout=timeout, observer=observer, on_answer=on_answer, on_progress=on_progress)
 
     @property
@@ -300,7 +300,8 @@ class SmtpClient:
         whole = not self.wire.lost
         self.wire.write(stuffer.end())
         self.wire.tap = self._observer
-        self._note(".")
+        if self._observer is not None:
+            self._observer.sent(b".\r\n")
         self._progress(letter.size, letter.size)
         self.core.expect(None)
         await self._end_of_data(outcome, whole)
