@@ -24,6 +24,7 @@ LINE: Final = 76  # RFC 2047 §2: a line with encoded words has at most 76 chara
 WORD: Final = 45  # octets of one encoded word before base64: 60 of its 75 characters
 NOBODY: Final = b"<invalid@internationalized-address.invalid>"  # RFC 6858 §2.1, RFC 2606 §2
 
+HEADER: Final = 131_072  # octets of all fields that are encoded; the further ones are treated as too long ones are
 MAILBOXES: Final = 500  # addresses of a field whose domains are put into ASCII; the further ones become nobody's
 ORIGINATORS: Final = ("from", "sender", "reply-to", "to", "cc", "bcc")
 ADDRESSES: Final = frozenset(
@@ -62,11 +63,12 @@ _UNSAFE: Final = re.compile(rb"[^A-Za-z0-9!#$&+.^_`{|}~-]")  # RFC 2231 §7, att
 class Downgrade:
     """Turns a message that comes in pieces cut anywhere into its surrogate, in constant memory."""
 
-    __slots__ = ("_field", "_long", "grown", "in_body")
+    __slots__ = ("_field", "_left", "_long", "grown", "in_body")
 
     def __init__(self) -> None:
         self._field = b""  # the field whose end has not come yet
         self._long = False  # it is longer than FIELD, its beginning was given out already
+        self._left = HEADER  # octets that may still be encoded, which bounds the time this takes
         self.in_body = False
         self.grown = 0  # octets given out so far, less those taken
 
@@ -84,7 +86,7 @@ class Downgrade:
         if self.in_body or not self._field:
             return b""
         field, self._field = self._field, b""
-        out = field.translate(_QUESTION) if self._long else downgrade_field(field)
+        out = self._convert_field(field)
         self.grown += len(out) - len(field)
         return out
 
@@ -98,13 +100,19 @@ class Downgrade:
             found = _FIELD_END.search(octets, start, len(octets) if self._long else start + FIELD + 1)
             if found is not None:
                 field, start = octets[start : found.end()], found.end()
-                yield field.translate(_QUESTION) if self._long else downgrade_field(field)
+                yield self._convert_field(field)
                 self._long = False
             elif not self._long and len(octets) - start > FIELD:
                 self._long = True
             else:
                 break
         yield from self._hold(octets[start:])
+
+    def _convert_field(self, field: bytes) -> bytes:
+        if self._long or field.isascii() or len(field) > self._left:
+            return field.translate(_QUESTION)
+        self._left -= len(field)
+        return downgrade_field(field)
 
     def _hold(self, rest: bytes) -> Iterator[bytes]:
         """Keeps the unfinished field; of an overlong one only what tells whether it ends."""
@@ -126,8 +134,9 @@ def downgrade_field(field: bytes) -> bytes:
         return field
     place = split(field, 0, len(field))
     converter = _CONVERTERS.get(place.name.lower(), _unstructured)
+    out = (converter if place.name else _nothing)(field[: place.value], field[place.value :])
     # Whatever a converter leaves (a line that is no field, an odd name of a parameter) must not get out either.
-    return (converter if place.name else _nothing)(field[: place.value], field[place.value :]).translate(_QUESTION)
+    return out.translate(_QUESTION) if out.endswith(b"\n") else out.translate(_QUESTION) + b"\r\n"
 
 
 def encode_words(text: bytes) -> list[bytes]:

@@ -4,12 +4,13 @@ and with an ASCII header for a client that did not ask for UTF-8.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias, cast
 
-from posthouse.mail.downgrade import Downgrade, downgrade
+from posthouse.mail.downgrade import Downgrade
 from posthouse.mail.reply import Pop3, Rejected, Unavailable
 from posthouse.pop3.maildrop import EIGHT_BIT, Row, Snapshot
 from posthouse.ports.store import Letter, Store
@@ -18,6 +19,7 @@ AHEAD: Final = 64  # small messages fetched in one look-up for a client that rea
 AHEAD_OCTETS: Final = 524_288  # and what they hold at most
 AHEAD_IN_ALL: Final = 67_108_864  # octets read ahead for all sessions together
 SMALL: Final = 65_536  # a larger message is never read ahead
+QUICK: Final = 16_384  # octets of header that are downgraded at once, without a thread
 SIZES: Final = 10_000  # sizes of downgraded messages kept between sessions
 
 Pieces: TypeAlias = AsyncGenerator[bytes, None]
@@ -83,7 +85,7 @@ class Letters:
         plain = self._utf8 or not row[3] & EIGHT_BIT
         octets = letter.octets
         if octets is not None:
-            return octets if plain else downgrade(octets)
+            return octets if plain else await _all(octets)
         if plain:
             return cast(Pieces, letter.chunks())
         await self.size(number, row)
@@ -178,20 +180,33 @@ async def _grown(letter: Letter) -> int:
     """How many octets downgrading the header adds; reads no further than the header."""
     converter = Downgrade()
     if (octets := letter.octets) is not None:
-        converter.add(octets)
+        await _add(converter, octets)
     else:
         async with aclosing(cast(Pieces, letter.chunks())) as pieces:
             async for piece in pieces:
-                converter.add(piece)
+                await _add(converter, piece)
                 if converter.in_body:
                     break
     converter.end()
     return converter.grown
 
 
+async def _all(message: bytes) -> bytes:
+    converter = Downgrade()
+    out = await _add(converter, message)
+    return out + converter.end()
+
+
+async def _add(converter: Downgrade, piece: bytes) -> bytes:
+    """A long header leaves the event loop: it may take a tenth of a second."""
+    if converter.in_body or len(piece) <= QUICK:
+        return converter.add(piece)
+    return await asyncio.to_thread(converter.add, piece)
+
+
 async def _downgraded(letter: Letter) -> Pieces:
     converter = Downgrade()
     async with aclosing(cast(Pieces, letter.chunks())) as pieces:
         async for piece in pieces:
-            yield converter.add(piece)
+            yield await _add(converter, piece)
     yield converter.end()
