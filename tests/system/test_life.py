@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import os
 import re
+import shutil
 import signal
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -146,16 +148,20 @@ def test_accounts_change_beside_it(server: Server) -> None:
         session.ask(b"RCPT TO:<late@x.mail>", b"550")
 
 
-def test_files_keep_their_owner(data: Path) -> None:
+def test_files_keep_their_owner(prepared: Path) -> None:
     """A command run by root beside a server of another user leaves no file of root's in the data directory."""
     if os.geteuid() != 0:
         leave_out("only root can act for another user")
     owner = 65534
-    for file in [data, *data.rglob("*")]:
-        os.chown(file, owner, owner)
-    add_account(data, "third@x.mail")
-    run_posthouse(data, "doctor", "--store")
-    wrong = [str(file) for file in [data, *data.rglob("*")] if file.stat().st_uid != owner]
+    # Not below pytest's own folder, which only root may enter.
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        data = Path(shutil.copytree(prepared, Path(folder) / "data"))
+        for file in [data, *data.rglob("*")]:
+            os.chown(file, owner, owner)
+        add_account(data, "third@x.mail")
+        run_posthouse(data, "doctor", "--store")
+        wrong = [str(file) for file in [data, *data.rglob("*")] if file.stat().st_uid != owner]
     assert wrong == []
 
 
