@@ -41,7 +41,7 @@ from posthouse.store.sqlite.writer import Writer
 
 T = TypeVar("T")
 
-_SHORT_LIST: Final = 200  # messages up to which a maildrop is listed on the event loop's thread: some 100 us
+_SHORT_LIST: Final = 500  # messages up to which a maildrop is listed on the event loop's thread: half a millisecond
 _SLICE: Final = 5000  # rows made at once: a millisecond of the interpreter lock
 
 _ACCOUNT: Final = """
@@ -56,9 +56,11 @@ _DOMAIN: Final = """
 # The whole list comes as texts made inside SQLite, in one step: with a row a step each row would cost a turn of the
 # interpreter lock, milliseconds when the event loop is busy.
 _LIST: Final = """
-    SELECT count(*), '[' || group_concat(id - ?1) || ']', group_concat(unique_id), '[' || group_concat(size) || ']',
-        group_concat(retrieved + 2 * eight_bit, ''), sum(size)
-    FROM message WHERE id BETWEEN ?1 AND ?1 + 4294967295
+    SELECT (SELECT messages FROM mailbox WHERE id = ?1), count(*), '[' || group_concat(id - (?1 << 32)) || ']',
+        group_concat(unique_id), '[' || group_concat(size) || ']', group_concat(retrieved + 2 * eight_bit, ''),
+        sum(size)
+    FROM message WHERE id BETWEEN (?1 << 32) AND (?1 << 32) + 4294967295
+        AND (SELECT messages FROM mailbox WHERE id = ?1) <= ?2
 """
 _FETCH: Final = """
     SELECT message.id, message.prefix, message.size, content.checksum, content.file, content.data
@@ -169,16 +171,14 @@ class SqliteStore:
 
     async def maildrop(self, mailbox: int) -> Maildrop:
         """The messages of a mailbox now."""
-        found = self._readers.inline("SELECT messages FROM mailbox WHERE id = ?", (mailbox,))
-        if not found:
-            raise Missing(f"mailbox {mailbox}")
-        if found[0][0] <= _SHORT_LIST:
-            return _maildrop(mailbox, self._readers.inline)
-        return await self._in_thread(self._long_maildrop, mailbox)
+        row = self._readers.inline(_LIST, (mailbox, _SHORT_LIST))[0]
+        if row[0] is not None and row[0] > _SHORT_LIST:
+            return await self._in_thread(self._long_maildrop, mailbox)
+        return _maildrop(mailbox, row)
 
     def _long_maildrop(self, mailbox: int) -> Maildrop:
         with self._readers.snapshot() as cursor:
-            return _maildrop(mailbox, lambda sql, parameters: cursor.execute(sql, parameters).fetchall())
+            return _maildrop(mailbox, cursor.execute(_LIST, (mailbox, LAST_UID)).fetchall()[0])
 
     async def fetch(self, mailbox: int, uids: Sequence[int]) -> list[Letter | None]:
         """The messages with these UIDs, None for each that is gone."""
@@ -349,8 +349,10 @@ _FETCH_RUN: Final = _FETCH + "BETWEEN ? AND ?"
 _FETCH_SOME: Final = f"{_FETCH}IN ({', '.join('?' * _FETCH_STEP)})"
 
 
-def _maildrop(mailbox: int, read: Callable[[str, Sequence[object]], list[Any]]) -> Maildrop:
-    count, uids, unique_ids, sizes, marks, octets = read(_LIST, (mailbox << 32,))[0]
+def _maildrop(mailbox: int, row: Sequence[Any]) -> Maildrop:
+    messages, count, uids, unique_ids, sizes, marks, octets = row
+    if messages is None:
+        raise Missing(f"mailbox {mailbox}")
     if not count:
         return Maildrop(mailbox, [], 0)
     # Iterating over octets gives the marks as numbers: '0' to '3' become 0 to 3.
