@@ -131,6 +131,32 @@ async def test_an_observer_sees_all_and_secrets_are_marked(piece: int) -> None:
     assert recorder.ended == 1
 
 
+async def test_a_login_too_long_to_be_read_is_still_a_secret() -> None:
+    """Catches a line that is dropped in pieces, of which only the first was known to be a login."""
+    recorder = Recorder()
+    client = await begin(SmtpStage(recorder), "127.0.0.1")
+    for piece in [b"EHLO pc\r\n", b"auth PLAIN ", *[b"geheim" * 1000] * 4, b"geheim\r\n", b"NOOP\r\n"]:
+        client.send(piece)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    await client.leave()
+    shown = b"".join(octets for way, octets, secret in recorder.seen if way == "in" and not secret)
+    assert shown == b"EHLO pc\r\nNOOP\r\n"
+
+
+async def test_chunks_that_will_be_refused_cannot_trickle_for_ever() -> None:
+    """Reliability V3: the least rate counts also where there is no message yet."""
+    stage = SmtpStage()
+    client = await begin(stage)
+    client.send(b"BDAT 1000000\r\nx")
+    for _ in range(3):
+        await asyncio.sleep(0)
+    stage.clock.seconds += 700
+    client.send(b"x")
+    assert await client.line() == "421 4.4.2 x.mail waited too long, closing the connection"
+    await client.leave()
+
+
 class Noted:
     """A log that keeps all lines."""
 

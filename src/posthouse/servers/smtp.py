@@ -151,7 +151,7 @@ def trust(address: str, networks: tuple[IPv4Network | IPv6Network, ...]) -> tupl
 class _Session:
     """One connection."""
 
-    __slots__ = ("_client", "_core", "_fault", "_linger", "_server", "_transaction", "_wire")
+    __slots__ = ("_began", "_client", "_core", "_fault", "_linger", "_server", "_transaction", "_wire")
 
     def __init__(self, server: SmtpServer, wire: Wire, core: SmtpServerCore, client: Client) -> None:
         self._server = server
@@ -160,6 +160,7 @@ class _Session:
         self._client = client
         self._transaction: Transaction | None = None
         self._fault: Unavailable | None = None  # what befell the content; told when its end has come
+        self._began = 0.0  # when the first octets of the present message came, 0 before
         self._linger = 0.0  # how long we listen on after the last reply
 
     async def run(self) -> None:
@@ -213,6 +214,7 @@ class _Session:
     async def _forget(self) -> None:
         transaction, self._transaction = self._transaction, None
         self._fault = None
+        self._began = 0.0
         self._wire.busy = False
         self._wire.patience = self._server.limits.command_timeout
         if transaction is not None:
@@ -222,6 +224,8 @@ class _Session:
 
     async def _settled(self, event: Event) -> Replies:
         assert isinstance(event, Settled)
+        if self._transaction is None:
+            self._began = 0.0
         return (event.reply,)
 
     async def _hello(self, event: Event) -> Replies:
@@ -271,6 +275,7 @@ class _Session:
     async def _data(self, event: Event) -> Replies:
         assert self._transaction is not None
         self._server.reception.open(self._transaction)
+        self._began = self._server.clock.monotonic()
         self._receiving()
         return (Smtp.START_DATA,)
 
@@ -280,12 +285,10 @@ class _Session:
 
     async def _content(self, octets: bytes) -> None:
         """Octets of the message go on to the store at once. A fault of ours is told at the end, when a reply is due."""
+        self._check_rate()
         transaction = self._transaction
-        if transaction is None:
-            return  # chunks that will be refused
-        self._check_rate(transaction)
-        if not octets or self._fault is not None:
-            return
+        if transaction is None or not octets or self._fault is not None:
+            return  # a chunk or a message that will be refused
         try:
             if transaction.draft is None:
                 self._server.reception.open(transaction)
@@ -296,10 +299,11 @@ class _Session:
             self._fault = unavailable
             await transaction.discard()
 
-    def _check_rate(self, transaction: Transaction) -> None:
-        if transaction.draft is None:
-            return
-        elapsed = self._server.clock.monotonic() - transaction.begun
+    def _check_rate(self) -> None:
+        now = self._server.clock.monotonic()
+        if not self._began:
+            self._began = now
+        elapsed = now - self._began
         if elapsed > RATE_GRACE and self._core.received < elapsed * self._server.limits.data_rate:
             raise TimeoutError
 

@@ -209,6 +209,7 @@ class SmtpServerCore:
         "_read",
         "_refusal",
         "_refused_recipients",
+        "_secret",
         "_skipped",
         "_smtputf8",
         "_tainted",
@@ -261,6 +262,7 @@ class SmtpServerCore:
         self._read: Callable[[], Event | None] = self._read_command
         self._pending: Event | None = None
         self._skipped = 0
+        self._secret = False  # the line being skipped is one of a login
         self._tainted = False
         self._smtputf8 = False
         self._refused_recipients = 0
@@ -368,7 +370,8 @@ class SmtpServerCore:
             return self._unfinished(limit)
         self._pos = end
         if self.tap is not None:
-            self.tap(buffer[start:end], self._is_secret(buffer[start : start + 16]))
+            self.tap(buffer[start:end], self._is_secret(buffer, start))
+            self._secret = False
         if self._skipped or end - start > limit:
             skipped, self._skipped = self._skipped + end - start, 0
             return Settled(Smtp.LINE_TOO_LONG, fatal=skipped > MAX_SKIPPED)
@@ -384,7 +387,8 @@ class SmtpServerCore:
         if not size or (not self._skipped and size <= limit):
             return None
         if self.tap is not None:
-            self.tap(self._buffer[self._pos :], self._mechanism is not None or limit == self._limits.auth_line)
+            self._secret = self._is_secret(self._buffer, self._pos)
+            self.tap(self._buffer[self._pos :], self._secret)
         self._skipped += size
         self._buffer, self._pos = b"", 0
         return Settled(Smtp.LINE_TOO_LONG, fatal=True) if self._skipped > MAX_SKIPPED else None
@@ -393,9 +397,13 @@ class SmtpServerCore:
         self._buffer, self._pos = b"", 0
         return event
 
-    def _is_secret(self, start: bytes) -> bool:
-        rule = COMMANDS.get(start.partition(b" ")[0].strip().upper().decode("latin-1"))
-        return self._mechanism is not None or (rule is not None and rule.secret)
+    def _is_secret(self, buffer: bytes, start: int) -> bool:
+        """Whether the line that begins here, or whose skipped beginning was seen before, must not be shown."""
+        if self._mechanism is not None or self._secret:
+            return True
+        verb = buffer[start : start + 16].split(None, 1)[:1]
+        rule = COMMANDS.get(verb[0].upper().decode("latin-1")) if verb and not self._skipped else None
+        return rule is not None and rule.secret
 
     def _command(self, text: str) -> Event | None:
         word, _, argument = text.partition(" ")
@@ -661,8 +669,8 @@ class SmtpServerCore:
         if reply.positive:
             self.authenticated = True
             self._counts[Offence.IDLE] = 0
-        elif reply.code == Smtp.AUTH_FAILED.code:
-            self._counts[Offence.LOGIN] += 1
+        else:
+            self._counts[Offence.LOGIN if reply.code == Smtp.AUTH_FAILED.code else Offence.IDLE] += 1
 
     def _after_quit(self, event: Event, reply: Reply) -> None:
         self.closed = True
