@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from posthouse.config import reference
 from posthouse.config.load import ConfigError, listen_options, load, parse, parse_listen, places
-from posthouse.config.schema import LISTENER, SECTIONS, Config, ListenerSettings
+from posthouse.config.schema import LISTENER, SECTIONS, Config, ListenerSettings, StoreSettings
 from posthouse.config.values import Wrong, read_octets, show_octets, split_host_port
 from posthouse.mail.limits import Pop3Limits, SmtpLimits
+from posthouse.store import Options
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,6 +33,12 @@ def test_an_empty_file_gives_the_defaults() -> None:
 def test_every_limit_of_the_protocols_is_a_setting() -> None:
     assert {item.name for item in dataclasses.fields(SmtpLimits)} <= set(SECTIONS["smtp"].settings)
     assert {item.name for item in dataclasses.fields(Pop3Limits)} <= set(SECTIONS["pop3"].settings)
+
+
+def test_the_settings_of_the_store_are_its_options() -> None:
+    """So that `Options(message_limit=..., **asdict(config.store))` is all there is to it."""
+    options = Options(message_limit=Config().smtp.limits.message, **dataclasses.asdict(StoreSettings()))
+    assert options == Options()
 
 
 def test_every_default_is_within_its_own_bounds() -> None:

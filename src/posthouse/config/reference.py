@@ -20,7 +20,7 @@ Errors are told all at once, each with its line.
 * Times are seconds, or texts such as `"90s"`, `"5m"`, `"1h"`, `"7d"`.
 * Sizes are octets, or texts such as `"64K"`, `"50M"`, `"2G"` (powers of 1024).
 * A changed file is read again when the server gets the signal SIGHUP; what then is wrong leaves the old settings in
-  force.
+  force. `server.data`, all of `[store]`, and the hashes and the cache in `[accounts]` count from the next start.
 
 ```toml
 [server]

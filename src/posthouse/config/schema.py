@@ -247,7 +247,7 @@ class AccountSettings:
         int,
         Setting(
             Kind.INTEGER,
-            "How many passwords are verified at once.",
+            "How many passwords are verified at once. Each of these threads keeps the memory of one hash.",
             low=0,
             high=256,
             empty="one less than the processor has cores, at least one",
