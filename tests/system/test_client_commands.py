@@ -18,9 +18,11 @@ from tests.system.scripted import READ, SEND, ScriptedServer, Talk, environment,
 TO = ["test2@x.mail", "-f", "test@x.mail", "-s", "Subject", "-m", "text"]
 
 
-def send(
-    script: Callable[[Talk], None], *arguments: str, given: bytes = b""
-) -> tuple[int, dict[str, Any], list[bytes]]:
+Script = Callable[[Talk], None]
+Done = tuple[int, dict[str, Any], list[bytes]]
+
+
+def send(script: Script, *arguments: str, given: bytes = b"") -> Done:
     """Exit code, JSON answer, and what the server heard."""
     with ScriptedServer(script) as server:
         done = run([*SEND, "--url", f"smtp://{server.address}", "--timeout", "2", "--json", *arguments], given=given)

@@ -40,7 +40,11 @@ class Collected:
         except OSError as error:
             text = f"What was collected cannot be remembered: {path}: {error.strerror}"
             raise Problem(Exit.CANNOT_CREATE, text, stage="state") from error
-        _lock(file)
+        try:
+            _lock(file)
+        except Problem:
+            file.close()
+            raise
         return cls(path, file)
 
     def __enter__(self) -> Collected:

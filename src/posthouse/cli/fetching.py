@@ -192,7 +192,11 @@ class Mbox(Target):
         existed = path.exists()
         self._path = path
         self._file = path.open("ab")
-        _lock(self._file)
+        try:
+            _lock(self._file)
+        except Problem:
+            self._file.close()
+            raise
         if not existed:
             path.chmod(0o600)
             _sync_folder(path.parent)

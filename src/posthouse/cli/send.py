@@ -167,7 +167,7 @@ def read_destinations(text: str) -> tuple[list[Mailbox], list[Mailbox], list[Mai
     """To, Cc and Bcc of `a@x.mail, cc: b@x.mail, bcc: c@x.mail`; a prefix holds until the next one."""
     from posthouse.mail.mailboxes import parse_mailboxes
 
-    pieces = re.split(r"(?:^|(?<=[,;\s]))(to|cc|bcc):", f"to:{text}", flags=re.IGNORECASE)[1:]
+    pieces = re.split(r"(?:^|(?<=[,;\s]))(to|cc|bcc):", f"to: {text}", flags=re.IGNORECASE)[1:]
     found: dict[str, list[Mailbox]] = {"to": [], "cc": [], "bcc": []}
     for kind, addresses in zip(pieces[::2], pieces[1::2], strict=True):
         found[kind.lower()] += parse_mailboxes(addresses)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import codecs
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 # Only these names reach Python's codecs: among the others are codecs that unpack, and one of quadratic cost.
 _KNOWN: Final = re.compile(
@@ -47,10 +50,9 @@ def decode(octets: bytes, charset: str) -> str:
     info = codec(charset)
     if info is None or info.name == "ascii":
         return octets.decode("utf-8", "backslashreplace")
-    try:
-        return info.decode(octets, "replace")[0]
-    except UnicodeError:  # UTF-16 without a byte order mark, and the like
-        return octets.decode("latin-1")
+    if info.name in ("utf-16", "utf-32"):
+        return _WithoutMark(info).decode(octets, True)
+    return info.decode(octets, "replace")[0]
 
 
 def decoder(charset: str) -> codecs.IncrementalDecoder:
@@ -58,7 +60,34 @@ def decoder(charset: str) -> codecs.IncrementalDecoder:
     info = codec(charset)
     if info is None or info.name == "ascii" or info.incrementaldecoder is None:
         return codecs.getincrementaldecoder("utf-8")("backslashreplace")
+    if info.name in ("utf-16", "utf-32"):
+        return _WithoutMark(info)
     return info.incrementaldecoder("replace")
+
+
+class _WithoutMark(codecs.IncrementalDecoder):
+    """UTF-16 or UTF-32 that is big-endian when no byte order mark says otherwise (RFC 2781 §4.3)."""
+
+    def __init__(self, info: codecs.CodecInfo) -> None:
+        super().__init__("replace")
+        self._name = info.name
+        self._inner: codecs.IncrementalDecoder | None = None
+        self._held = b""
+
+    def decode(self, input: ReadableBuffer, final: bool = False) -> str:
+        octets = self._held + bytes(input)
+        if self._inner is None:
+            if len(octets) < 4 and not final:
+                self._held = octets
+                return ""
+            marked = octets.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE))
+            self._inner = codecs.getincrementaldecoder(self._name if marked else f"{self._name}-be")("replace")
+            self._held = b""
+        try:
+            return self._inner.decode(octets, final)
+        except UnicodeError:  # a mark of UTF-16 before UTF-32
+            self._inner = codecs.getincrementaldecoder("latin-1")()
+            return octets.decode("latin-1")
 
 
 # C0 and C1 controls drive the terminal; the rest reorders, hides or imitates text (Unicode TR 36 and TR 9).
