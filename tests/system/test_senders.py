@@ -157,3 +157,14 @@ def test_refusals_reach_the_program(server: Server, tmp_path: Path) -> None:
         with pytest.raises(smtplib.SMTPAuthenticationError) as wrong:
             client.login(SENDER, "wrong")
         assert wrong.value.smtp_code == 535
+
+
+def test_swaks_pipelines(server: Server, mailbox: str, tmp_path: Path) -> None:
+    """Commands in one packet (RFC 2920), as swaks groups them."""
+    content = letter("8-bit")
+    (tmp_path / "letter").write_bytes(content.removesuffix(b"\r\n"))
+    command = [find_program("swaks"), "--server", server.smtp.host, "--port", str(server.smtp.port), "--pipeline"]
+    command += ["--from", SENDER, "--to", mailbox, "--data", f"@{tmp_path / 'letter'}", "--silent", "2"]
+    run_program(command, folder=tmp_path)
+    [collected] = collect(server.pop3, mailbox)
+    check_same(collected, content)
