@@ -256,6 +256,26 @@ def test_damage_ends_with_1(filled: Shell, monkeypatch: pytest.MonkeyPatch) -> N
     assert as_json.json["damages"][0]["whose"] == ["test@x.mail"]
 
 
+def test_a_store_that_cannot_be_opened_is_damage(filled: Shell) -> None:
+    with (filled.data / "posthouse.db").open("r+b") as file:
+        file.write(b"x" * 4096)
+    result = filled("doctor", "--store")
+    assert result.code == 1
+    assert result.out.startswith("One damage was found:\n\ncannot be opened: ")
+    assert filled("doctor", "--store", "--json").json["count"] == 1
+    assert filled("account", "list").code == Exit.IO
+
+
+def test_a_damaged_table_is_said_to_be_so(filled: Shell) -> None:
+    with (filled.data / "posthouse.db").open("r+b") as file:
+        file.seek(4 * 4096)
+        file.write(b"\xff" * 3 * 4096)
+    assert filled("doctor", "--store").code == 1
+    result = filled("account", "list")
+    assert result.code == Exit.TEMPORARY
+    assert "posthouse doctor --store" in result.err
+
+
 def test_a_sound_store(filled: Shell) -> None:
     result = filled("doctor", "--store")
     assert result.code == 0

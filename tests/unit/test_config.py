@@ -83,6 +83,14 @@ def test_values_in_human_forms() -> None:
     assert config.accounts.quota == 3 * 512 * 1024 * 1024
 
 
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("почта.Пример.рф", "xn--80a1acny.xn--e1afmkfd.xn--p1ai"), ("PC", "pc"), ("", ""), ("a.b.", "a.b")],
+)
+def test_host_names(text: str, name: str) -> None:
+    assert parse(f'[server]\nhostname = "{text}"').server.hostname == name
+
+
 def test_listeners() -> None:
     config = parse(
         """
@@ -118,6 +126,8 @@ def test_all_errors_are_told_at_once_with_their_lines() -> None:
     ("text", "key", "part"),
     [
         ("[server]\nhostname = 3", "server.hostname", "is not a text"),
+        ('[server]\nhostname = "[192.0.2.1]"', "server.hostname", "is not a host name"),
+        ('[server]\nhostname = "."', "server.hostname", "is not a host name"),
         ('[server]\nhostname = "a_b"', "server.hostname", "is not a host name"),
         ('[server]\nhostname = "a\\u0007"', "server.hostname", "control character"),
         ("[server]\nconnections = true", "server.connections", "is not a whole number"),

@@ -49,10 +49,16 @@ def doctor(invocation: Invocation, store: bool, quick: bool, as_json: bool) -> N
 
 async def _check(data: Path, *, full: bool) -> tuple[list[Damage], int]:
     """The damages found, at most MOST_SHOWN of them, and how many there are."""
-    from posthouse.store import become_owner, open_store
+    from posthouse.ports.store import Damage
+    from posthouse.store import StoreError, StoreInUse, StoreTooNew, become_owner, open_store
 
     become_owner(data)
-    store = open_store(data, serve=False)
+    try:
+        store = open_store(data, serve=False)
+    except (StoreInUse, StoreTooNew):
+        raise
+    except StoreError as error:
+        return [Damage("cannot be opened", str(data), str(error))], 1
     found: list[Damage] = []
     count = 0
     progress = asyncio.create_task(_progress())
@@ -108,5 +114,5 @@ def _report(found: list[Damage], count: int) -> str:
             )
     if count > len(found):
         lines.append(f"... and {count - len(found)} more.")
-    lines += ["", "Everything else is served as before. Keep a copy of the directory before anything is repaired."]
+    lines += ["", "Keep a copy of the whole directory before anything in it is repaired."]
     return "\n".join(lines)

@@ -91,4 +91,5 @@ def _unavailable(error: Any) -> str:
         Fault.FULL: "The disk is full. Make room and try again.",
         Fault.BUSY: "Too much is being written now. Try again in a moment.",
     }
-    return texts.get(error.fault, f"It could not be written ({error.detail or error}). Check the disk and try again.")
+    advice = "Check the disk; posthouse doctor --store tells what is damaged."
+    return texts.get(error.fault, f"The store cannot be read or written ({error.detail or error}). {advice}")

@@ -15,7 +15,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from posthouse.mail.address import Address, AddressError
+from posthouse.mail.address import Address, AddressError, domain_key, parse_domain
 from posthouse.mail.limits import DOMAIN
 
 
@@ -163,7 +163,10 @@ def _host(setting: Setting, value: object) -> str:
     name = _text(setting, value)
     if name == "" and setting.empty:
         return name
-    bare = name.rstrip(".").lower()
+    try:
+        bare = domain_key(parse_domain(name.removesuffix(".")))
+    except AddressError:
+        bare = ""
     if not is_host_name(bare):
         raise Wrong(f"{_quote(name)} is not a host name; allowed is {setting.allowed}")
     return bare
