@@ -235,3 +235,8 @@ def test_a_maildir_has_whole_messages_only(tmp_path: Path, monkeypatch: pytest.M
             target.add(letter)
     assert len(list((tmp_path / "Mail" / "new").iterdir())) == 1
     assert not list((tmp_path / "Mail" / "tmp").iterdir())
+
+
+def test_the_words_stand_in_the_documentation() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "explanation" / "send-and-read.md").read_text("utf-8")
+    assert all(word in text for word in HELP)
