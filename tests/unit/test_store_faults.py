@@ -17,6 +17,7 @@ import pytest
 from posthouse.mail.reply import Fault, Unavailable
 from posthouse.ports.store import Delivery
 from posthouse.store import StoreError, StoreInUse, StoreTooNew, open_store
+from posthouse.store.sqlite import pool
 from posthouse.store.sqlite.engine import SqliteStore
 from posthouse.store.sqlite.writer import Writer
 from tests.contract.conftest import PREFIX, House, StillClock
@@ -258,6 +259,26 @@ async def test_a_newer_store_is_refused_unchanged(house: House) -> None:
         connection.execute("PRAGMA user_version = 1")
     connection.close()
     house.open()
+
+
+async def test_only_a_server_brings_a_store_to_a_newer_form(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    await house.deliver(b"x\r\n", 1)
+    await house.opened.pop().close()
+    known = pool._migrations()
+    monkeypatch.setattr(
+        pool, "_migrations", lambda: [*known, "CREATE TABLE later (x INTEGER) STRICT;\nSELECT nonsense;"]
+    )
+    with pytest.raises(StoreError, match="Restart the server"):
+        open_store(house.path, serve=False)
+    with pytest.raises(StoreError, match="nonsense"):  # a migration that fails has not begun
+        open_store(house.path, serve=True)
+    monkeypatch.setattr(pool, "_migrations", lambda: [*known, "-- a word\nCREATE TABLE later (x INTEGER) STRICT;"])
+    house.open()
+    assert await uids(house) == [1]
+    await house.opened.pop().close()
+    monkeypatch.setattr(pool, "_migrations", lambda: known)
+    with pytest.raises(StoreTooNew):
+        open_store(house.path, serve=True)
 
 
 async def test_a_directory_that_cannot_be_used_is_named(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from typing import Final
 from posthouse.mail.reply import Fault, Unavailable
 from posthouse.ports.store import Letter
 from posthouse.ports.system import Random
-from posthouse.store.datadir import DataDirectory, storage, sync_directory
+from posthouse.store.datadir import DataDirectory, storage, sync_directory, sync_file
 from posthouse.store.model import CHUNK, HEAD, Options, end_line, header_of
 
 _BINARY: Final = getattr(os, "O_BINARY", 0)
@@ -55,6 +55,15 @@ class Files:
             sync_directory(self.directory.contents)
             staged.rename(target)
         sync_directory(target.parent)
+
+    def discard(self, staged: StagedFile, writing: asyncio.Future[None] | None = None) -> None:
+        """Forgets a staged file in the background; `writing` is over and nobody asks how it ended."""
+        if writing is not None and not writing.cancelled():
+            writing.exception()
+        try:
+            self.pool.submit(staged.discard)
+        except RuntimeError:  # the store was closed before the session that wrote the draft
+            staged.discard()
 
     def remove(self, names: Iterable[str]) -> None:
         """Unlinks content files in the background; what cannot be unlinked now is an orphan for the next start."""
@@ -119,7 +128,7 @@ class StagedFile:
         """Makes the file durable and puts it in its place. Raises Unavailable; then the file is gone."""
         try:
             with storage():
-                os.fsync(self._descriptor)
+                sync_file(self._descriptor)
                 self._close()
                 self._files.place(self._path, self.name)
         except Unavailable:
@@ -241,15 +250,10 @@ class LetterDraft:
         staged = self.staged
         if staged is None:
             return
-        pool = self._files.pool
         if self._writing is not None and not self._writing.done():
-            self._writing.add_done_callback(lambda writing: pool.submit(_discard_after, staged, writing.exception()))
+            self._writing.add_done_callback(functools.partial(self._files.discard, staged))
         else:
-            pool.submit(staged.discard)
-
-
-def _discard_after(staged: StagedFile, _: BaseException | None) -> None:
-    staged.discard()
+            self._files.discard(staged)
 
 
 class SmallLetter:

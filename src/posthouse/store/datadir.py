@@ -215,13 +215,21 @@ def free_octets(path: Path) -> int | None:
     return status.f_bavail * status.f_frsize
 
 
+def sync_file(descriptor: int) -> None:
+    """Makes a file's octets durable."""
+    if sys.platform == "darwin":  # fsync alone leaves them in the drive's cache there
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(descriptor)
+
+
 def sync_directory(path: Path) -> None:
     """Makes the names in a directory durable."""
     if sys.platform == "win32":  # NTFS journals names; a directory cannot be opened for syncing there
         return
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(descriptor)
+        sync_file(descriptor)
     finally:
         os.close(descriptor)
 

@@ -87,7 +87,7 @@ class SqliteStore:
         self._options = options
         self._locked: set[int] = set()
         self._lookups = Lookups(directory.path / MARKER, clock)
-        prepare(directory.database, options.busy_timeout, clock.now())
+        prepare(directory.database, options.busy_timeout, clock.now(), serve=directory.serve)
         open_reader = functools.partial(connect, directory.database, timeout=options.busy_timeout)
         self._readers = Readers(open_reader)
         self._files = Files(directory, random, options)

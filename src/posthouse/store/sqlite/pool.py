@@ -50,8 +50,11 @@ def connect(path: Path, *, timeout: float = 10.0, write: bool = False, cache: in
     return connection
 
 
-def prepare(path: Path, timeout: float, now: float) -> None:
-    """Creates the database or brings it to the newest form. Raises StoreError, StoreTooNew."""
+def prepare(path: Path, timeout: float, now: float, *, serve: bool) -> None:
+    """Creates the database or brings it to the newest form. Raises StoreError, StoreTooNew.
+
+    Only the one serving process changes the form of a store: a command might do it under a server that runs.
+    """
     if sqlite3.sqlite_version_info < OLDEST_SQLITE:
         raise StoreError(
             f"This Python has SQLite {sqlite3.sqlite_version}; Posthouse needs 3.38 or newer to keep mail safely. "
@@ -59,7 +62,7 @@ def prepare(path: Path, timeout: float, now: float) -> None:
         )
     try:
         with contextlib.closing(sqlite3.connect(path, timeout=timeout, isolation_level=None)) as connection:
-            _prepare(connection, path, now)
+            _prepare(connection, path, now, serve)
     except sqlite3.Error as problem:
         raise StoreError(
             f"The database {path} cannot be opened: {problem}. Mail in it is neither lost nor changed by this. "
@@ -67,7 +70,7 @@ def prepare(path: Path, timeout: float, now: float) -> None:
         ) from problem
 
 
-def _prepare(connection: sqlite3.Connection, path: Path, now: float) -> None:
+def _prepare(connection: sqlite3.Connection, path: Path, now: float, serve: bool) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version == 0 and not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
         connection.execute(f"PRAGMA page_size={PAGE}")
@@ -81,6 +84,11 @@ def _prepare(connection: sqlite3.Connection, path: Path, now: float) -> None:
         raise StoreTooNew(
             f"{path} was written by a newer Posthouse (its form is {version}, this program knows {len(migrations)}). "
             "Nothing was changed. Install the newer version again, or restore a backup of the older one."
+        )
+    if 0 < version < len(migrations) and not serve:
+        raise StoreError(
+            f"{path} was written by an older Posthouse. A command does not change its form: an older server may "
+            "be at work on it. Restart the server with the new version: it brings the store to its new form."
         )
     connection.execute("PRAGMA journal_mode=WAL").fetchall()
     connection.execute("PRAGMA synchronous=FULL")
@@ -113,6 +121,7 @@ def _migrate(connection: sqlite3.Connection, number: int, script: str, now: floa
 
 
 def _statements(script: str) -> Iterator[str]:
+    """The statements of a migration; each ends with a line."""
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line

@@ -70,7 +70,7 @@ class Writer:
         self._failures = 0
         self._sick = False  # a checkpoint must succeed before the next success
         self._pages = 0  # written since the last checkpoint
-        self._chores = True
+        self._chores = files.directory.serve  # tidying is the server's; a command beside it would hold it up
         self._pause = IDLE
         self._doubtful: list[str] = []  # content files of batches whose COMMIT failed
         self._stopping = False
@@ -131,7 +131,7 @@ class Writer:
                     self._tidy(self._checkpoint)
             else:
                 self._tidy(self._chore)
-        if not self._sick:
+        if not self._sick and self._files.directory.serve:
             self._tidy(self._last_checkpoint)
         self._close()
 
@@ -191,7 +191,7 @@ class Writer:
             self._fault(jobs, problem)
             return
         self._failures = 0
-        self._chores |= batch.changed
+        self._chores |= batch.changed and self._files.directory.serve
         self._pause = IDLE
         self._pages += batch.pages + 4
         self._files.remove(batch.files)
