@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from posthouse.mail.limits import SmtpLimits
 from posthouse.mail.lines import whole_lines
 from posthouse.mail.reply import PeerError, Reply, Smtp, Style
 from posthouse.smtp.commands import Auth, Bdat, Ehlo, Mail, Noop, Rcpt, parse_command
-from posthouse.smtp.data import ChunkReader, Content, DataReader
+from posthouse.smtp.data import ChunkReader, Content, DataReader, clean
 from posthouse.smtp.grammar import decode_xtext, encode_xtext
 from posthouse.smtp.server import (
     ChunkEnded,
@@ -161,6 +162,12 @@ def read(octets: bytes, places: list[int], *, limit: int, normalize: bool) -> tu
 def test_data_is_the_same_however_it_is_cut(octets: bytes, places: list[int], normalize: bool, limit: int) -> None:
     whole = read(octets, [], limit=limit, normalize=normalize)
     assert read(octets, places, limit=limit, normalize=normalize) == whole
+
+
+@given(contents)
+def test_clean_means_crlf_only(octets: bytes) -> None:
+    """The quick look agrees with the slow one."""
+    assert clean(octets) == (re.search(rb"\0|\r(?!\n)|(?<!\r)\n", octets) is None)
 
 
 @given(st.binary(max_size=400), cuts)
