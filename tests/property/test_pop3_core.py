@@ -42,7 +42,22 @@ fragments = st.one_of(
     st.sampled_from(
         [b"USER u", b"PASS a b", b"AUTH PLAIN", b"AUTH PLAIN AGEAYg==", b"STAT", b"retr 1", b"DELE 2", b"QUIT", b"*"]
     ),
-    st.sampled_from([b"\r\n", b"\n", b"\r", b" ", b"\0", b"\r\n", b"\r\n", b"GET / HTTP/1.1", b"x" * 39, b"A" * 95]),
+    st.sampled_from(
+        [
+            b"\x16",
+            b"\x03",
+            b"\r\n",
+            b"\n",
+            b"\r",
+            b" ",
+            b"\0",
+            b"\r\n",
+            b"\r\n",
+            b"GET / HTTP/1.1",
+            b"x" * 39,
+            b"A" * 95,
+        ]
+    ),
     st.binary(max_size=6),
 )
 streams = st.lists(fragments, max_size=30).map(b"".join)

@@ -65,6 +65,7 @@ _WRONG_STATE: Final = {verb: Pop3.WRONG_STATE.fill(verb=verb.decode("ascii")) fo
 _SECRET: Final = frozenset(verb for verb, rule in RULES.items() if rule.secret)
 _HTTP: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"CONNECT", b"PATCH"))
 _CR: Final = 0x0D
+_TLS: Final = b"\x16\x03"  # how every TLS connection begins: RFC 8446 §5.1
 _PRINTABLE: Final = bytes(range(0x20, 0x7F))
 
 
@@ -112,19 +113,26 @@ class Pop3ServerCore:
     def feed(self, octets: bytes) -> None:
         """Takes octets as they came, cut anywhere."""
         if not self._ended:
-            self._buffer = self._buffer[self._position :] + octets if self._position < len(self._buffer) else octets
+            self._buffer = self._buffer[self._position :] + octets
             self._position = 0
 
     def next_event(self) -> Event | None:
         """The next event, or None when more octets are needed."""
         if self._discarding >= 0 and not self._discard():
+            self._buffer, self._position = b"", 0
             return self._end(Pop3.LINE_TOO_LONG) if self._discarding > MAX_DISCARD else None
         buffer, start = self._buffer, self._position
         end = buffer.find(b"\n", start, start + self._limits.command_line)
         if end < 0:
             end = self._find_far_end(start)
             if end < 0:
-                return self._overlong(start) if end == _TOO_LONG else None
+                if self._speaks_tls(start):
+                    return self._end(Pop3.NOT_TLS)
+                if end == _TOO_LONG:
+                    return self._overlong(start)
+                # A session that waits keeps no octets it has used.
+                self._buffer, self._position = buffer[start:], 0
+                return None
         self._position = end + 1
         line = buffer[start : end - 1] if end > start and buffer[end - 1] == _CR else buffer[start:end]
         if self.tap is not None:
@@ -146,6 +154,8 @@ class Pop3ServerCore:
 
     def _refuse(self, line: bytes, verb: bytes, state: State) -> Refused:
         """Says why a line is no command that is possible now."""
+        if line.startswith(_TLS):
+            return self._end(Pop3.NOT_TLS)
         if verb in _HTTP and b"HTTP/" in line.upper():
             return self._end(Pop3.NOT_MAIL)
         if verb == b"PASS" and state is State.AUTHORIZATION:
@@ -166,6 +176,10 @@ class Pop3ServerCore:
     def _is_secret(self, line: bytes) -> bool:
         # A mistyped line may hold a password all the same: blanks before PASS hide nothing from a reader.
         return self.state is State.CHALLENGED or line.lstrip()[:4].upper() in _SECRET
+
+    def _speaks_tls(self, start: int) -> bool:
+        """Whether a client begins with TLS where plain text is spoken: it would wait for us as we for its line end."""
+        return self._state is not State.CHALLENGED and self._buffer.startswith(_TLS, start)
 
     def _find_far_end(self, start: int) -> int:
         """The end of a line that is longer than a command may be, where a login is allowed more room: an offset,

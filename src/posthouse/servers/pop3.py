@@ -25,6 +25,7 @@ from posthouse.ports.system import Observer
 from posthouse.sasl.mechanisms import SERVER_MECHANISMS, SaslError, ServerMechanism
 from posthouse.servers.letters import Letters, Pieces, Shelf
 
+TURNS: Final = 500  # commands answered at a stretch while other sessions wait: about two milliseconds
 BURST: Final = 262_144  # octets written before the client must have read some, and before others get their turn
 SLICE: Final = 2_000  # lines of a listing built at once: about half a millisecond
 DISCARD: Final = 2.0  # seconds we listen on after a last reply that a client still sending would lose
@@ -97,6 +98,7 @@ class _Session:
     __slots__ = (
         "_account",
         "_core",
+        "_end",
         "_exchange",
         "_failures",
         "_letters",
@@ -104,6 +106,7 @@ class _Session:
         "_login_allowed",
         "_name",
         "_over",
+        "_removed",
         "_server",
         "_snapshot",
         "_texts",
@@ -128,12 +131,14 @@ class _Session:
         self._letters = cast(Letters, None)  # there is one in TRANSACTION
         self._unsent = 0
         self._over = False
+        self._end = "lost"  # for the log: quit, lost, timeout, stopped, refused, broken off
+        self._removed = 0  # letters that QUIT removed
 
     async def run(self) -> None:
         """The whole session. On every way out the lock is given back and nothing is deleted but by QUIT."""
         wire, server = self._wire, self._server
         wire.patience = server._limits.login_timeout
-        wire.stall_timeout = server._limits.stall_timeout
+        wire.stall_timeout = server._limits.login_timeout
         wire.deadline(server._limits.login_timeout)
         watcher = None if server._observer is None else server._observer.session("pop3", wire.local, wire.peer)
         if watcher is not None:
@@ -142,21 +147,25 @@ class _Session:
             wire.write(server._greeting)
             await self._serve()
         except TimeoutError:
+            self._end = "timeout"
             if watcher is not None:
                 watcher.note("waited too long")
             # RFC 1939 §3: after the login nothing is said, since a client could take it for its next answer.
             if self._locked is None:
                 self._say(Pop3.TIMEOUT)
         except Stopping:
+            self._end = "stopped"
             self._say(Pop3.STOPPING)
         finally:
             self._release()
             wire.close()
+            self._tell()
             if watcher is not None:
                 watcher.closed()
 
     async def _serve(self) -> None:
         wire, handlers = self._wire, _HANDLERS
+        turns = 0
         events: AsyncGenerator[Event, None] = wire.events(self._core)
         async with aclosing(events):
             async for event in events:
@@ -171,8 +180,23 @@ class _Session:
                     self._say(Pop3.for_fault(error.fault))
                 if self._over:
                     return
-                if self._unsent > BURST:
+                turns += 1
+                if turns > TURNS or self._unsent > BURST:
+                    turns = 0
                     await self._pause()
+
+    def _tell(self) -> None:
+        """One line in the log for each session that was logged in."""
+        if self._account:
+            self._server._log.info(
+                "pop3_session",
+                account=self._account,
+                peer=str(self._wire.peer),
+                end=self._end,
+                messages=len(self._snapshot.rows),
+                retrieved=len(self._snapshot.retrieved),
+                deleted=self._removed,
+            )
 
     def _say(self, reply: Reply) -> None:
         self._wire.write(reply.encode(self._texts.style))
@@ -195,7 +219,7 @@ class _Session:
 
     async def _hang_up(self, reply: Reply) -> None:
         """Says a last word to a client that may still be sending, and ends the session."""
-        self._over = True
+        self._over, self._end = True, "refused"
         self._release()
         self._say(reply)
         await self._wire.finish(DISCARD)
@@ -307,6 +331,7 @@ class _Session:
         self._core.state = State.TRANSACTION
         wire.deadline(None)
         wire.patience = self._server._limits.idle_timeout
+        wire.stall_timeout = self._server._limits.stall_timeout
         self._say(Pop3.LOGGED_IN)
 
     # After the login
@@ -404,7 +429,7 @@ class _Session:
                     piece = None if cut is not None and cut.done else await anext(source, None)
             except Unavailable as error:
                 self._server._log.error("pop3_broken_off", account=self._account, reason=str(error))
-                self._over = True
+                self._over, self._end = True, "broken off"
                 wire.abort()
                 return
             finally:
@@ -415,7 +440,7 @@ class _Session:
 
     async def _quit(self, _: asked.Quit) -> None:
         """RFC 1939 §6: the lock is free before the answer, so that the next session may begin at once."""
-        self._over = True
+        self._over, self._end = True, "quit"
         reply = await self._update() if self._locked is not None else Pop3.GOODBYE
         self._release()
         self._say(reply)
@@ -438,6 +463,7 @@ class _Session:
             return Pop3.UPDATE_FAILED if deleted else Pop3.GOODBYE
         finally:
             self._wire.busy = False
+        self._removed = len(deleted)
         return Pop3.GOODBYE
 
 
