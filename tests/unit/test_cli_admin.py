@@ -123,6 +123,24 @@ def test_a_changed_password(filled: Shell) -> None:
     assert filled.login("test@x.mail", "нов") == "test@x.mail"
 
 
+def test_a_login_renews_an_old_hash_in_the_store(filled: Shell) -> None:
+    """The hash was made with cheap parameters; the login below has the real ones."""
+
+    async def stored() -> str:
+        store = open_store(filled.data, serve=False)
+        account = await store.find_account("test@x.mail")
+        await store.close()
+        assert account is not None
+        return account.password
+
+    assert asyncio.run(stored()).startswith("$argon2id$v=19$m=64,t=1,p=1$")
+    assert filled.login("test", "wrong") is None
+    assert asyncio.run(stored()).startswith("$argon2id$v=19$m=64,t=1,p=1$")
+    assert filled.login("test", "secret") == "test@x.mail"
+    assert asyncio.run(stored()).startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+    assert filled.login("test", "secret") == "test@x.mail"
+
+
 def test_one_password_line_for_all_or_one_each(filled: Shell) -> None:
     assert filled("account", "add", "a@x.mail", "b@x.mail", "--password-stdin", stdin=b"same").code == 0
     assert filled("account", "add", "c@x.mail", "d@x.mail", "--password-stdin", stdin=b"one\ntwo\n").code == 0

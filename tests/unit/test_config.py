@@ -262,7 +262,7 @@ def test_host_and_port() -> None:
 def test_the_reference_page_is_current() -> None:
     """Would catch a changed setting whose page was not generated again."""
     shown = (ROOT / "docs/reference/settings.md").read_text(encoding="utf-8")
-    assert shown == reference.page(), "run: python -m posthouse.config.reference > docs/reference/settings.md"
+    assert shown == reference.page(), "run: make docs"
 
 
 def test_the_reference_page_names_every_setting() -> None:

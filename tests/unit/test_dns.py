@@ -225,7 +225,7 @@ async def test_a_silent_server_costs_the_time_out_once(server: NameServer, folde
     server.answer = lambda query: None
     begin = time.monotonic()
     assert await resolver.reverse(ADDRESS).name() is None
-    assert 0.15 < time.monotonic() - begin < 1
+    assert 0.15 < time.monotonic() - begin < 5
     await asyncio.gather(*resolver._tasks)  # the question whether it lives at all
     before = len(server.asked)
     assert await resolver.reverse("192.0.2.8").name() is None
@@ -240,7 +240,7 @@ async def test_a_silent_server_costs_the_time_out_once(server: NameServer, folde
 
 async def test_a_slow_zone_does_not_make_its_server_dead(server: NameServer, folder: Path, clock: MovedClock) -> None:
     """Would catch that one stranger's dead zone takes the names from everybody for a minute."""
-    resolver = make(folder, clock, f"127.0.0.1:{server.port}", timeout=0.2)
+    resolver = make(folder, clock, f"127.0.0.1:{server.port}", timeout=0.5)
     server.answer = lambda query: None if "7.2.0.192" in query.question[0].to_text() else server.truly(query)
     server.add("192.0.2.8", "mail.example.")
     assert await resolver.reverse(ADDRESS).name() is None
@@ -256,7 +256,7 @@ async def test_a_slow_second_answer_ends_with_the_whole_time(
     server.answer = lambda query: None if query.question[0].name.to_text() == "mail.example." else server.truly(query)
     begin = time.monotonic()
     assert await resolver.reverse(ADDRESS).name() is None
-    assert time.monotonic() - begin < 1
+    assert time.monotonic() - begin < 5
     resolver.close()
     await asyncio.gather(*resolver._tasks, return_exceptions=True)
 

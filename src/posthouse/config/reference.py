@@ -1,8 +1,7 @@
-"""Writes the reference page of all settings from the schema: `python -m posthouse.config.reference > settings.md`."""
+"""Makes the reference page of all settings from the schema (`make docs` writes it)."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 
 from posthouse.config.schema import DEFAULT_LISTENERS, LISTENER, SECTIONS, Section
@@ -11,7 +10,7 @@ from posthouse.config.values import Setting
 _INTRODUCTION = """\
 # Settings
 
-This page is generated from the program (`python -m posthouse.config.reference`); do not edit it.
+This page is generated from the program (`make docs`); do not edit it.
 
 The configuration is a TOML file. `posthouse serve` reads `posthouse.toml` in its data directory, or the file that
 `--config FILE` or the variable `POSTHOUSE_CONFIG` names. Every setting has a default, so no file is needed at all.
@@ -69,7 +68,3 @@ def _facts(section: Section, name: str, setting: Setting) -> Iterator[str]:
         yield f"* Default: `{default if section is LISTENER else setting.show(default)}`{means}"
     if setting.rfc:
         yield f"* Standard: {setting.rfc}"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(page())
