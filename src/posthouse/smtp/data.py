@@ -103,7 +103,7 @@ class DataReader:
             piece, self._held = buffer[: len(buffer) - keep], buffer[len(buffer) - keep :]
         self.received += len(octets) if used < 0 else used
         self.overrun = self.received > self._most
-        if dot >= 0:
+        if dot >= 0 and dot != end:
             piece = piece.replace(_STUFFED, b"\r\n")
         if self._first and piece:
             self._first = False

@@ -143,6 +143,14 @@ class Offence(StrEnum):
     IDLE = "idle"
 
 
+_LIMITS: Final = {
+    Offence.ERROR: "errors",
+    Offence.RECIPIENT: "bad_recipients",
+    Offence.LOGIN: "login_failures",
+    Offence.IDLE: "idle_commands",
+}
+
+
 @dataclass(slots=True)
 class Settled:
     """The reply to a command is known here. `fatal` closes the connection after it."""
@@ -202,6 +210,7 @@ class SmtpServerCore:
         "_content",
         "_counts",
         "_data",
+        "_excess",
         "_limits",
         "_mechanism",
         "_pending",
@@ -267,6 +276,7 @@ class SmtpServerCore:
         self._smtputf8 = False
         self._refused_recipients = 0
         self._counts = dict.fromkeys(Offence, 0)
+        self._excess: Reply | None = None  # what is said when one of them is too high
         self._mechanism: ServerMechanism | None = None
         self._content: Content | None = None
         self._data: DataReader | None = None
@@ -329,23 +339,16 @@ class SmtpServerCore:
         octets = reply.encode(self.style)
         if more:
             octets += b"".join(other.encode(self.style) for other in more)
-        excess = self._excess()
-        if excess is not None and not self.closed:
+        if self._excess is not None and not self.closed:
             self.closed = True
-            octets += excess.encode(self.style)
+            octets += self._excess.encode(self.style)
         return octets
 
-    def _excess(self) -> Reply | None:
-        counts, limits = self._counts, self._limits
-        if counts[Offence.IDLE] >= limits.idle_commands:
-            return Smtp.TOO_MANY_IDLE
-        if (
-            counts[Offence.ERROR] >= limits.errors
-            or counts[Offence.RECIPIENT] >= limits.bad_recipients
-            or counts[Offence.LOGIN] >= limits.login_failures
-        ):
-            return Smtp.TOO_MANY_ERRORS
-        return None
+    def _count(self, offence: Offence) -> None:
+        """Counts what a peer did; past the limit the next reply is its last but one."""
+        count = self._counts[offence] = self._counts[offence] + 1
+        if count >= getattr(self._limits, _LIMITS[offence]):
+            self._excess = Smtp.TOO_MANY_IDLE if offence is Offence.IDLE else Smtp.TOO_MANY_ERRORS
 
     # Commands
 
@@ -604,7 +607,7 @@ class SmtpServerCore:
 
     def _after_hello(self, event: Event, reply: Reply) -> None:
         assert isinstance(event, (Ehlo, Helo, Lhlo))
-        self._counts[Offence.IDLE] += 1
+        self._count(Offence.IDLE)
         if reply.positive:
             self.helo = event.name
             self.extended = not isinstance(event, Helo)
@@ -612,7 +615,7 @@ class SmtpServerCore:
             self.state = State.GREETED
 
     def _after_rset(self, event: Event, reply: Reply) -> None:
-        self._counts[Offence.IDLE] += 1
+        self._count(Offence.IDLE)
         self._forget()
 
     def _forget(self) -> None:
@@ -625,7 +628,7 @@ class SmtpServerCore:
 
     def _after_mail(self, event: Event, reply: Reply) -> None:
         assert isinstance(event, Mail)
-        self._counts[Offence.IDLE] += 1
+        self._count(Offence.IDLE)
         if reply.positive:
             self._smtputf8 = event.smtputf8
             self.state = State.MAIL
@@ -636,7 +639,7 @@ class SmtpServerCore:
             return
         self._refused_recipients += 1
         if reply.code[0] == "5":
-            self._counts[Offence.RECIPIENT] += 1
+            self._count(Offence.RECIPIENT)
 
     def _after_data(self, event: Event, reply: Reply) -> None:
         if reply.positive:
@@ -663,14 +666,14 @@ class SmtpServerCore:
         assert isinstance(event, Settled)
         self.closed = event.fatal
         if event.offence is not None:
-            self._counts[event.offence] += 1
+            self._count(event.offence)
 
     def _after_login(self, event: Event, reply: Reply) -> None:
         if reply.positive:
             self.authenticated = True
             self._counts[Offence.IDLE] = 0
         else:
-            self._counts[Offence.LOGIN if reply.code == Smtp.AUTH_FAILED.code else Offence.IDLE] += 1
+            self._count(Offence.LOGIN if reply.code == Smtp.AUTH_FAILED.code else Offence.IDLE)
 
     def _after_quit(self, event: Event, reply: Reply) -> None:
         self.closed = True
