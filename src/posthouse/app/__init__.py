@@ -1,0 +1,186 @@
+"""The composition root: makes a running server of a configuration. The only room that knows every part."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from posthouse.accounts.credentials import Credentials
+from posthouse.accounts.directory import AccountDirectory
+from posthouse.config.schema import Config, ListenerSettings
+from posthouse.mail.reply import Pop3, Smtp, Style
+from posthouse.mta.reception import Reception
+from posthouse.net.dns import DnsResolver
+from posthouse.net.listener import Listener, ListenError, Service, Sessions
+from posthouse.net.system import SystemClock, SystemRandom
+from posthouse.observe.log import Log
+from posthouse.ports.store import Store
+from posthouse.ports.system import Clock, Endpoint, Observer, Random
+from posthouse.servers.pop3 import Pop3Server
+from posthouse.servers.smtp import SmtpServer
+from posthouse.store import Options, open_store
+
+
+@dataclass(slots=True, frozen=True)
+class Listening:
+    """One address that accepts connections."""
+
+    protocol: str
+    address: Endpoint
+
+
+class App:
+    """A server: built by `start`, ended by `stop`, changed by `reload`. One per process and data directory."""
+
+    def __init__(
+        self,
+        config: Config,
+        data: Path,
+        log: Log,
+        *,
+        observer: Observer | None = None,
+        clock: Clock | None = None,
+        random: Random | None = None,
+    ) -> None:
+        self._config = config
+        self._data = data
+        self._log = log
+        self._observer = observer
+        self._clock = clock or SystemClock()
+        self._random = random or SystemRandom()
+        self._listeners: dict[ListenerSettings, Listener] = {}
+        self._sessions = Sessions(config.server.connections, log)
+        self._resolver = DnsResolver(config.dns)
+        self._store: Store | None = None
+        self._credentials: Credentials | None = None
+        self._directory: AccountDirectory | None = None
+
+    @property
+    def directory(self) -> AccountDirectory:
+        """The domains and accounts, while the app runs."""
+        assert self._directory is not None, "the app is started"
+        return self._directory
+
+    async def start(self) -> list[Listening]:
+        """Opens the store, then the listeners; returns where they are. Raises ListenError, or StoreError when the
+        data directory is in use or cannot be read: then nothing is left open."""
+        config = self._config
+        self._store = open_store(
+            self._data,
+            serve=True,
+            clock=self._clock,
+            random=self._random,
+            options=Options(
+                message_limit=config.smtp.limits.message,
+                small=config.store.small,
+                jobs=config.store.jobs,
+                waiting_octets=config.store.waiting_octets,
+                busy_timeout=config.store.busy_timeout,
+                reserve=config.store.reserve,
+            ),
+            log=self._log,
+        )
+        self._credentials = Credentials(config.accounts, self._clock, self._random)
+        self._directory = AccountDirectory(self._store, self._credentials, quota=config.accounts.quota)
+        try:
+            return await self._listen(config)
+        except ListenError:
+            await self.stop()
+            raise
+
+    async def reload(self, config: Config) -> None:
+        """Takes a new configuration: new sessions follow it, running ones end as they began. Listeners that are no
+        longer named stop accepting, new ones start; one that cannot is logged and left out."""
+        self._config = config
+        assert self._store is not None and self._credentials is not None, "the app is started"
+        self._directory = AccountDirectory(self._store, self._credentials, quota=config.accounts.quota)
+        self._sessions.most = config.server.connections
+        self._resolver.close()
+        self._resolver = DnsResolver(config.dns)
+        old, self._listeners = self._listeners, {}
+        services = self._services(config)
+        for settings in config.listeners:
+            if (listener := old.pop(settings, None)) is not None:
+                listener.serve(services[settings.protocol])
+                self._listeners[settings] = listener
+        for listener in old.values():
+            listener.close()
+        for settings in config.listeners:
+            if settings not in self._listeners:
+                try:
+                    await self._open(settings, services[settings.protocol])
+                except ListenError as error:
+                    self._log.error("listener_failed", protocol=settings.protocol, reason=str(error))
+        self._log.info("reloaded", listeners=len(self._listeners))
+
+    async def stop(self) -> None:
+        """Stops accepting, lets running sessions end, closes the store. Harmless when called again."""
+        cut = await self._sessions.stop(self._config.server.stop_timeout)
+        for listener in self._listeners.values():
+            listener.close()
+        self._listeners.clear()
+        if cut:
+            self._log.warning("sessions_cut_off", count=cut, seconds=self._config.server.stop_timeout)
+        self._resolver.close()
+        if self._credentials is not None:
+            self._credentials.close()
+            self._credentials = None
+        if self._store is not None:
+            await self._store.close()
+            self._store = self._directory = None
+
+    async def _listen(self, config: Config) -> list[Listening]:
+        services = self._services(config)
+        found: list[Listening] = []
+        for settings in config.listeners:
+            found += await self._open(settings, services[settings.protocol])
+        return found
+
+    async def _open(self, settings: ListenerSettings, service: Service) -> list[Listening]:
+        listener = Listener(settings.protocol, self._sessions, service)
+        addresses = await listener.open(settings.address, settings.port)
+        self._listeners[settings] = listener
+        for address in addresses:
+            self._log.info("listening", protocol=settings.protocol, address=address.host, port=address.port)
+        return [Listening(settings.protocol, address) for address in addresses]
+
+    def _services(self, config: Config) -> dict[str, Service]:
+        store, directory = self._store, self.directory
+        assert store is not None, "the app is started"
+        host = config.server.hostname or socket.gethostname()
+        style = Style(config.server.style)
+        reception = Reception(
+            store, directory, self._clock, self._random, self._log, host=host, limits=config.smtp.limits
+        )
+        services = {
+            mode: Service(
+                SmtpServer(
+                    mode,
+                    config.smtp,
+                    host=host,
+                    style=style,
+                    reception=reception,
+                    directory=directory,
+                    clock=self._clock,
+                    log=self._log,
+                    resolver=self._resolver,
+                    observer=self._observer,
+                ).session,
+                Smtp.TOO_MANY_SESSIONS.encode(style),
+                Smtp.STOPPING.fill(host=host).encode(style),
+            )
+            for mode in ("smtp", "submission", "lmtp")
+        }
+        pop3 = Pop3Server(
+            host=host,
+            store=store,
+            directory=directory,
+            log=self._log,
+            observer=self._observer,
+            limits=config.pop3.limits,
+            style=style,
+        )
+        refusal, stopped = Pop3.TOO_MANY_SESSIONS.encode(style), Pop3.STOPPING.encode(style)
+        services["pop3"] = Service(pop3.session, refusal, stopped)
+        return services
