@@ -72,8 +72,8 @@ async def _demo(data: Path, folder: Path, *, stay: bool, kept: bool) -> int:
 
     try:
         for attempt in range(TRIES):
-            config = _config(attempt if stay else None)
-            app = App(config, data, logging.log)
+            configured = functools.partial(_config, attempt if stay else None)
+            app = App(configured(), data, logging.log)
             try:
                 with refusals():
                     await serve(
