@@ -16,12 +16,12 @@ from posthouse.mail.reply import PeerError, Reply, Smtp, Style
 from posthouse.smtp.commands import Auth, Bdat, Ehlo, Mail, Noop, Rcpt, parse_command
 from posthouse.smtp.data import ChunkReader, Content, DataReader, clean
 from posthouse.smtp.grammar import decode_xtext, encode_xtext
+from posthouse.smtp.rules import Mode
 from posthouse.smtp.server import (
     ChunkEnded,
     ContentArrived,
     DataEnded,
     LoginAsked,
-    Mode,
     Settled,
     SmtpServerCore,
 )

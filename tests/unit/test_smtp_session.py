@@ -10,7 +10,8 @@ from posthouse.mail.limits import SmtpLimits
 from posthouse.mail.reply import Smtp
 from posthouse.net.wire import Wire
 from posthouse.ports.system import Endpoint, SessionObserver
-from posthouse.smtp.server import COMMANDS, Mode, Settled, SmtpServerCore
+from posthouse.smtp.rules import COMMANDS, Mode
+from posthouse.smtp.server import Settled, SmtpServerCore
 from tests.smtp_stage import MemoryMail, SmtpStage
 from tests.transcript_runner import Client
 

@@ -20,13 +20,13 @@ from posthouse.ports.directory import Directory
 from posthouse.ports.dns import Resolver
 from posthouse.ports.system import Clock, Observer, SessionObserver
 from posthouse.smtp.commands import Data, Ehlo, Helo, Lhlo, Mail, Quit, Rcpt, Rset
+from posthouse.smtp.rules import Mode
 from posthouse.smtp.server import (
     ChunkEnded,
     ContentArrived,
     DataEnded,
     Event,
     LoginAsked,
-    Mode,
     Settled,
     SmtpServerCore,
 )

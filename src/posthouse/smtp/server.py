@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import lru_cache
 from typing import Final
 
@@ -26,7 +25,6 @@ from posthouse.sasl.mechanisms import (
     encode_line,
 )
 from posthouse.smtp.commands import (
-    PARSERS,
     AnyCommand,
     Auth,
     Bdat,
@@ -47,108 +45,24 @@ from posthouse.smtp.commands import (
 )
 from posthouse.smtp.data import ChunkReader, Content, DataReader
 from posthouse.smtp.grammar import decode
+from posthouse.smtp.rules import (
+    BEYOND_ASCII,
+    COMMANDS,
+    HTTP,
+    LIMITS,
+    OUT_OF_ORDER,
+    REFUSED_ALWAYS,
+    Mode,
+    Offence,
+    Rule,
+    State,
+)
 
 MAX_SKIPPED: Final = 65_536
 """Octets of an overlong line that are read to its end for the sake of one reply; after them the peer is dropped."""
 
 Tap = Callable[[bytes, bool], None]
 """Sees what came, and whether it is a secret."""
-
-
-class Mode(StrEnum):
-    """What a listener speaks."""
-
-    SMTP = "smtp"
-    SUBMISSION = "submission"
-    LMTP = "lmtp"
-
-
-class State(StrEnum):  # its hash is C code, an Enum's is Python's
-    """How far a session is between two commands."""
-
-    START = "start"  # nobody said EHLO yet
-    GREETED = "greeted"
-    MAIL = "mail"  # a sender, no recipient yet
-    RCPT = "rcpt"  # at least one recipient
-    CHUNKS = "chunks"  # at least one chunk of BDAT, not the last
-    FAILED = "failed"  # a chunk was refused: RSET is due (RFC 3030 §2)
-
-
-@dataclass(slots=True)
-class Rule:
-    """One command: how it is read, when it may come, and what hangs on it."""
-
-    parse: Callable[[str], AnyCommand]
-    states: frozenset[State]
-    event: type[AnyCommand]
-    before_tls: bool = True  # harmless on a line that others can read
-    ends_pipeline: bool = False  # must be the last of a group (RFC 2920 §3.1)
-    secret: bool = False  # what follows the verb is masked wherever it is shown
-    modes: frozenset[Mode] = frozenset(Mode)
-    extension: str = ""  # the keyword of EHLO that stands for it
-
-
-_ANY: Final = frozenset(State)
-_GREETED: Final = frozenset({State.GREETED})
-_MAIL: Final = frozenset({State.MAIL, State.RCPT})
-_RCPT: Final = frozenset({State.RCPT})
-_CHUNKS: Final = frozenset({State.RCPT, State.CHUNKS})
-_SMTP: Final = frozenset({Mode.SMTP, Mode.SUBMISSION})
-_LMTP: Final = frozenset({Mode.LMTP})
-
-COMMANDS: Final[dict[str, Rule]] = {
-    "EHLO": Rule(PARSERS["EHLO"], _ANY, Ehlo, ends_pipeline=True, modes=_SMTP),
-    "HELO": Rule(PARSERS["HELO"], _ANY, Helo, ends_pipeline=True, modes=_SMTP),
-    "LHLO": Rule(PARSERS["LHLO"], _ANY, Lhlo, ends_pipeline=True, modes=_LMTP),
-    "MAIL": Rule(PARSERS["MAIL"], _GREETED, Mail),
-    "RCPT": Rule(PARSERS["RCPT"], _MAIL, Rcpt),
-    "DATA": Rule(PARSERS["DATA"], _RCPT, Data, ends_pipeline=True),
-    "BDAT": Rule(PARSERS["BDAT"], _CHUNKS, Bdat, extension="CHUNKING"),
-    "RSET": Rule(PARSERS["RSET"], _ANY, Rset),
-    "AUTH": Rule(PARSERS["AUTH"], _GREETED, Auth, before_tls=False, ends_pipeline=True, secret=True, modes=_SMTP),
-    "STARTTLS": Rule(PARSERS["STARTTLS"], _ANY, StartTls, ends_pipeline=True),
-    "NOOP": Rule(PARSERS["NOOP"], _ANY, Noop, ends_pipeline=True),
-    "HELP": Rule(PARSERS["HELP"], _ANY, Help, extension="HELP"),
-    "VRFY": Rule(PARSERS["VRFY"], _ANY, Vrfy, ends_pipeline=True),
-    "EXPN": Rule(PARSERS["EXPN"], _ANY, Expn, ends_pipeline=True),
-    "QUIT": Rule(PARSERS["QUIT"], _ANY, Quit),
-    "TURN": Rule(PARSERS["TURN"], _ANY, Obsolete, ends_pipeline=True),
-    "SEND": Rule(PARSERS["SEND"], _ANY, Obsolete),
-    "SOML": Rule(PARSERS["SOML"], _ANY, Obsolete),
-    "SAML": Rule(PARSERS["SAML"], _ANY, Obsolete),
-}
-"""All commands. EHLO, HELP and the order of commands derive from here."""
-
-_REFUSED_ALWAYS: Final = frozenset({"STARTTLS", "EXPN", "TURN", "SEND", "SOML", "SAML"})  # HELP does not list them
-_BEYOND_ASCII: Final = frozenset({"MAIL", "RCPT", "VRFY", "EXPN"})  # RFC 6531 §3.3, §3.7.4.2
-_HTTP: Final = frozenset({"GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "CONNECT", "TRACE", "PATCH", "PRI"})
-
-_OUT_OF_ORDER: Final = {
-    State.START: Smtp.NEED_HELO,
-    State.GREETED: Smtp.NEED_MAIL,
-    State.MAIL: Smtp.NEED_RCPT_FIRST,
-    State.RCPT: Smtp.NESTED_MAIL,
-    State.CHUNKS: Smtp.NOT_IN_BDAT,
-    State.FAILED: Smtp.BDAT_FAILED,
-}
-"""What a command that may not come now is told."""
-
-
-class Offence(StrEnum):
-    """What is counted against a peer."""
-
-    ERROR = "error"
-    RECIPIENT = "recipient"
-    LOGIN = "login"
-    IDLE = "idle"
-
-
-_LIMITS: Final = {
-    Offence.ERROR: "errors",
-    Offence.RECIPIENT: "bad_recipients",
-    Offence.LOGIN: "login_failures",
-    Offence.IDLE: "idle_commands",
-}
 
 
 @dataclass(slots=True)
@@ -347,7 +261,7 @@ class SmtpServerCore:
     def _count(self, offence: Offence) -> None:
         """Counts what a peer did; past the limit the next reply is its last but one."""
         count = self._counts[offence] = self._counts[offence] + 1
-        if count >= getattr(self._limits, _LIMITS[offence]):
+        if count >= getattr(self._limits, LIMITS[offence]):
             self._excess = Smtp.TOO_MANY_IDLE if offence is Offence.IDLE else Smtp.TOO_MANY_ERRORS
 
     # Commands
@@ -413,13 +327,13 @@ class SmtpServerCore:
         verb = word.upper()
         rule = COMMANDS.get(verb)
         if rule is None:
-            return Settled(Smtp.NOT_MAIL, fatal=True) if verb in _HTTP else Settled(Smtp.UNKNOWN_COMMAND)
+            return Settled(Smtp.NOT_MAIL, fatal=True) if verb in HTTP else Settled(Smtp.UNKNOWN_COMMAND)
         if rule.ends_pipeline and not self.trusted and self.left_over:
             return Settled(Smtp.PIPELINE_BROKEN, fatal=True, verb=verb)
         if rule.event is Bdat:
             return self._begin_chunk(argument.strip(" "))
         refusal = self._refusal_of(verb, rule)
-        if refusal is None and verb not in _BEYOND_ASCII and not argument.isascii():
+        if refusal is None and verb not in BEYOND_ASCII and not argument.isascii():
             refusal = Smtp.BAD_OCTETS
         if refusal is not None:
             return Settled(refusal, verb=verb)
@@ -446,7 +360,7 @@ class SmtpServerCore:
             return Smtp.NESTED_MAIL
         if self.state is State.MAIL and self._refused_recipients and self.mode is not Mode.LMTP:
             return Smtp.NEED_RCPT  # RFC 5321 §3.3: 554; RFC 2033 §4.2 wants 503
-        return _OUT_OF_ORDER[self.state]
+        return OUT_OF_ORDER[self.state]
 
     def _no_login(self) -> Reply | None:
         if not self.login:
@@ -485,7 +399,7 @@ class SmtpServerCore:
     def _answer_help(self, command: AnyCommand) -> Event:
         assert isinstance(command, Help)
         known = {
-            verb: rule for verb, rule in COMMANDS.items() if self.mode in rule.modes and verb not in _REFUSED_ALWAYS
+            verb: rule for verb, rule in COMMANDS.items() if self.mode in rule.modes and verb not in REFUSED_ALWAYS
         }
         rule = known.get(command.topic.upper())
         if rule is not None:
