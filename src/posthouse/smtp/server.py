@@ -72,7 +72,6 @@ class Settled:
     reply: Reply
     fatal: bool = False
     offence: Offence | None = Offence.ERROR
-    verb: str = ""
 
 
 @dataclass(slots=True)
@@ -273,7 +272,9 @@ class SmtpServerCore:
         try:
             return self._command(decode(line))
         except PeerError as error:
-            return Settled(error.reply, error.fatal)
+            # A list with some malformed addresses is no attack on the grammar: they count as refused recipients.
+            recipient = line[:5].upper() == b"RCPT "
+            return Settled(error.reply, error.fatal, Offence.RECIPIENT if recipient else Offence.ERROR)
 
     def _line(self, limit: int) -> bytes | Settled | None:
         """The next line without its end, or what is wrong with it, or None when it is not complete."""
@@ -329,14 +330,14 @@ class SmtpServerCore:
         if rule is None:
             return Settled(Smtp.NOT_MAIL, fatal=True) if verb in HTTP else Settled(Smtp.UNKNOWN_COMMAND)
         if rule.ends_pipeline and not self.trusted and self.left_over:
-            return Settled(Smtp.PIPELINE_BROKEN, fatal=True, verb=verb)
+            return Settled(Smtp.PIPELINE_BROKEN, fatal=True)
         if rule.event is Bdat:
             return self._begin_chunk(argument.strip(" "))
         refusal = self._refusal_of(verb, rule)
         if refusal is None and verb not in BEYOND_ASCII and not argument.isascii():
             refusal = Smtp.BAD_OCTETS
         if refusal is not None:
-            return Settled(refusal, verb=verb)
+            return Settled(refusal)
         command = rule.parse(argument.strip(" "))
         answer = _ANSWERS.get(rule.event)
         return command if answer is None else answer(self, command)
@@ -374,7 +375,7 @@ class SmtpServerCore:
     def _answer_rcpt(self, command: AnyCommand) -> Event:
         assert isinstance(command, Rcpt)
         if not self._smtputf8 and not command.address.is_ascii:
-            return Settled(Smtp.NEED_SMTPUTF8, verb="RCPT")  # RFC 6531 §3.5
+            return Settled(Smtp.NEED_SMTPUTF8, offence=Offence.RECIPIENT)  # RFC 6531 §3.5
         return command
 
     def _answer_noop(self, command: AnyCommand) -> Event:
@@ -482,7 +483,7 @@ class SmtpServerCore:
         """Whatever the answer will be, the octets of a chunk follow and are used up first (RFC 3030 §2)."""
         chunk = Bdat.parse(argument)
         if chunk.size > self._limits.message:
-            return Settled(Smtp.TOO_BIG.fill(limit=self._limits.message), fatal=True, verb="BDAT")
+            return Settled(Smtp.TOO_BIG.fill(limit=self._limits.message), fatal=True)
         self._refusal = self._refusal_of("BDAT", COMMANDS["BDAT"])
         if self._content is None or self._chunks is None:
             self._content = Content(self._limits.message, self.normalize)
@@ -512,7 +513,7 @@ class SmtpServerCore:
         chunk, self._chunk = self._chunk, None
         self._read = self._read_command
         if self._refusal is not None:
-            return Settled(self._refusal, verb="BDAT")
+            return Settled(self._refusal)
         if chunk.last:
             self._chunks.end()
         return ChunkEnded(chunk.size, chunk.last, self._content.failure)
@@ -581,6 +582,8 @@ class SmtpServerCore:
         self.closed = event.fatal
         if event.offence is not None:
             self._count(event.offence)
+        if event.offence is Offence.RECIPIENT:
+            self._refused_recipients += 1
 
     def _after_login(self, event: Event, reply: Reply) -> None:
         if reply.positive:
