@@ -119,9 +119,12 @@ class Pop3ServerCore:
     def next_event(self) -> Event | None:
         """The next event, or None when more octets are needed."""
         if self._discarding >= 0 and not self._discard():
-            self._buffer, self._position = b"", 0
             return self._end(Pop3.LINE_TOO_LONG) if self._discarding > MAX_DISCARD else None
         buffer, start = self._buffer, self._position
+        if start == len(buffer):
+            # A session that waits keeps no octets it has used.
+            self._buffer, self._position = b"", 0
+            return None
         end = buffer.find(b"\n", start, start + self._limits.command_line)
         if end < 0:
             end = self._find_far_end(start)
@@ -130,7 +133,6 @@ class Pop3ServerCore:
                     return self._end(Pop3.NOT_TLS)
                 if end == _TOO_LONG:
                     return self._overlong(start)
-                # A session that waits keeps no octets it has used.
                 self._buffer, self._position = buffer[start:], 0
                 return None
         self._position = end + 1
@@ -210,6 +212,7 @@ class Pop3ServerCore:
         self._discarding += stop - self._position
         self._position = stop
         if end < 0 or self._discarding > MAX_DISCARD:
+            self._buffer, self._position = b"", 0
             return False
         self._discarding = -1
         return True

@@ -72,8 +72,10 @@ class Letters:
 
     def at_hand(self, number: int, row: Row) -> bytes | None:
         """The whole message if it can be had without waiting."""
+        if row[3] & EIGHT_BIT and not self._utf8:
+            return None
         letter = self._ready.pop(row[0], None)
-        if letter is None or (row[3] & EIGHT_BIT and not self._utf8):
+        if letter is None:
             return None
         self._next = number + 1
         return letter.octets
@@ -112,6 +114,7 @@ class Letters:
         numbers = [n for n, row in enumerate(self._snapshot.rows, 1) if row[3] & EIGHT_BIT and n not in known]
         for start in range(0, len(numbers), AHEAD):
             await self._reckon(numbers[start : start + AHEAD])
+            await asyncio.sleep(0)  # a look-up may take place at once: others have their turn between two of them
         self._sized = True
 
     def forget(self) -> None:
