@@ -188,23 +188,31 @@ class Server:
 
 
 def start_server(
-    data: Path, *listeners: str, options: Sequence[str] = (), environment: dict[str, str] | None = None
+    data: Path,
+    *listeners: str,
+    options: Sequence[str] = (),
+    environment: dict[str, str] | None = None,
+    logs: Path | None = None,
 ) -> Server:
     """Starts the server on a data directory. A listener is "smtp" or "pop3=[::1]:0"; a name alone means any free
-    port of 127.0.0.1. Returns once it is ready."""
-    server = spawn_server(data, *listeners, options=options, environment=environment)
+    port of 127.0.0.1. Its log goes to a file beside the data directory, or into `logs`. Returns once it is ready."""
+    server = spawn_server(data, *listeners, options=options, environment=environment, logs=logs)
     server.wait_ready(len(listeners))
     return server
 
 
 def spawn_server(
-    data: Path, *listeners: str, options: Sequence[str] = (), environment: dict[str, str] | None = None
+    data: Path,
+    *listeners: str,
+    options: Sequence[str] = (),
+    environment: dict[str, str] | None = None,
+    logs: Path | None = None,
 ) -> Server:
     """The same, without waiting for anything."""
     command = [find_command(), "--data", str(data), "serve", *options]
     for listener in listeners:
         command += ["--listen", listener if "=" in listener else f"{listener}=127.0.0.1:0"]
-    log_file = data.parent / f"{data.name}-{time.monotonic_ns()}.log"
+    log_file = (logs or data.parent) / f"{data.name}-{time.monotonic_ns()}.log"
     with log_file.open("wb") as log:
         process = subprocess.Popen(
             command,

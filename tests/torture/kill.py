@@ -2,6 +2,8 @@
 
 Every round starts the server on the same data directory, compares all maildrops with the books, loads it with
 senders and readers, and kills it with SIGKILL. `python -m tests.torture.kill --rounds 200 --seed 7`.
+
+With `--power` (as root) the data lies on a disk of its own whose power is cut: what was not synced is lost too.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 import random
 import shutil
 import sys
@@ -18,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.system.server import Server, add_account, run_posthouse, spawn_server, start_server
+from tests.torture.disk import Disk, missing
 from tests.torture.ledger import Ledger
 from tests.torture.load import Lost, Odd, delete_letters, empty, send_letters, verify
 
@@ -42,53 +46,96 @@ class Outcome:
         return bool(self.ledger.tally.failures or self.damage)
 
 
-def run_rounds(folder: Path, rounds: int, seed: int, *, environment: dict[str, str] | None = None) -> Outcome:
+@dataclass(slots=True)
+class Ground:
+    """Where a run takes place: the data directory, the folder of the logs, and the disk when it has one."""
+
+    folder: Path
+    disk: Disk | None = None
+
+    @property
+    def data(self) -> Path:
+        """The data directory."""
+        return (self.disk.folder if self.disk else self.folder) / "data"
+
+    def start(self) -> Server:
+        """The server, ready."""
+        return start_server(self.data, "smtp", "pop3", logs=self.folder)
+
+    def spawn(self) -> Server:
+        """The server, about to start."""
+        return spawn_server(self.data, "smtp", "pop3", logs=self.folder)
+
+    async def crash(self, server: Server, ledger: Ledger, chance: random.Random) -> None:
+        """SIGKILL; when there is a disk, its power goes a moment before."""
+        if self.disk:
+            ledger.cut = True
+            self.disk.cut()
+            await asyncio.sleep(chance.uniform(0, 0.1))
+        server.kill()
+
+    def restore(self, ledger: Ledger) -> None:
+        """The power comes back."""
+        if self.disk and ledger.cut:
+            self.disk.unmount()
+            self.disk.mount()
+        ledger.cut = False
+
+
+def run_rounds(folder: Path, rounds: int, seed: int, *, power: bool = False) -> Outcome:
     """Kills the server `rounds` times and judges what is left. The last start ends gracefully."""
-    data = folder / "data"
-    run_posthouse(data, "domain", "add", "x.mail")
+    ground = Ground(folder, Disk(folder / "disk.img", folder / "disk") if power else None)
+    try:
+        return _run_rounds(ground, rounds, seed)
+    finally:
+        if ground.disk:
+            ground.disk.unmount()
+
+
+def _run_rounds(ground: Ground, rounds: int, seed: int) -> Outcome:
+    run_posthouse(ground.data, "domain", "add", "x.mail")
     for address in ADDRESSES:
-        add_account(data, address)
+        add_account(ground.data, address)
     ledger = Ledger(ADDRESSES)
-    number = 0
     began = time.monotonic()
     for number in range(1, rounds + 1):
         chance = random.Random(f"{seed}:{number}")
         ledger.tally.rounds = number
         if chance.random() < 0.15:
-            _kill_while_starting(data, ledger, chance, environment)
-        server = start_server(data, "smtp", "pop3", environment=environment)
+            _kill_while_starting(ground, ledger, chance)
+        server = ground.start()
         try:
-            asyncio.run(_round(server, ledger, chance))
+            asyncio.run(_round(ground, server, ledger, chance))
         finally:
             server.kill()
         if "Traceback" in server.log:
             ledger.odd(f"a traceback in {server.log_file}")
         else:
             server.log_file.unlink()
+        ground.restore(ledger)
         if number % 20 == 0:
             print(format_line(ledger, time.monotonic() - began), flush=True)
         if ledger.tally.failures:
             break
-    ledger.tally.rounds = number
-    server = start_server(data, "smtp", "pop3", environment=environment)
+    server = ground.start()
     try:
         asyncio.run(_compare(server, ledger, random.Random(seed)))
     finally:
         server.stop()
-    damage = _examine(data)
+    damage = _examine(ground.data)
     return Outcome(ledger, damage, time.monotonic() - began)
 
 
-def _kill_while_starting(data: Path, ledger: Ledger, chance: random.Random, environment: dict[str, str] | None) -> None:
+def _kill_while_starting(ground: Ground, ledger: Ledger, chance: random.Random) -> None:
     """A crash may follow a crash: here the server dies while it puts the last one right."""
-    server = spawn_server(data, "smtp", "pop3", environment=environment)
+    server = ground.spawn()
     time.sleep(chance.uniform(0.05, 0.8))
     server.kill()
     server.log_file.unlink()
     ledger.tally.early += 1
 
 
-async def _round(server: Server, ledger: Ledger, chance: random.Random) -> None:
+async def _round(ground: Ground, server: Server, ledger: Ledger, chance: random.Random) -> None:
     await _compare(server, ledger, chance)
     if ledger.tally.failures:
         return
@@ -98,7 +145,7 @@ async def _round(server: Server, ledger: Ledger, chance: random.Random) -> None:
         for address in READERS:
             group.create_task(delete_letters(server.pop3, address, ledger, random.Random(chance.getrandbits(64))))
         await asyncio.sleep(LONGEST * chance.random() ** 2)
-        server.kill()
+        await ground.crash(server, ledger, chance)
 
 
 async def _compare(server: Server, ledger: Ledger, chance: random.Random) -> None:
@@ -142,6 +189,7 @@ def format_table(outcome: Outcome) -> str:
         ("  sent whole, no answer", tally.unanswered),
         ("    of these found whole", tally.kept),
         ("  not sent whole", tally.unsent),
+        ("refused after the power was cut", tally.refused),
         ("deletions acknowledged", tally.deletions),
         ("letters compared octet by octet", tally.checked),
         ("LOST", tally.lost),
@@ -165,12 +213,18 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--seed", type=int, default=None, help="the same seed makes the same plan of kills")
     parser.add_argument("--folder", type=Path, default=None, help="where the data lies (default: a temporary folder)")
+    parser.add_argument("--power", action="store_true", help="cut the power of the disk as well (root)")
     options = parser.parse_args()
+    if options.power:
+        if lack := missing():
+            print(f"left out: {lack}")
+            return 69
+        _enter_namespace()
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1_000_000)
     folder = options.folder or Path(tempfile.mkdtemp(prefix="posthouse-torture-"))
     folder.mkdir(parents=True, exist_ok=True)
     print(f"seed {seed}, data in {folder}", flush=True)
-    outcome = run_rounds(folder, options.rounds, seed)
+    outcome = run_rounds(folder, options.rounds, seed, power=options.power)
     print(format_table(outcome))
     for complaint in outcome.ledger.complaints[:30]:
         print(complaint)
@@ -183,6 +237,15 @@ def main() -> int:
         with contextlib.suppress(OSError):
             shutil.rmtree(folder)
     return 0
+
+
+def _enter_namespace() -> None:
+    """Starts this command anew where its mounts are its own and end with it."""
+    mark = "POSTHOUSE_TORTURE_NAMESPACE"
+    if mark not in os.environ:
+        os.environ[mark] = "1"
+        command = ["unshare", "--mount", "--propagation", "private", sys.executable, "-m", "tests.torture.kill"]
+        os.execvp(command[0], [*command, *sys.argv[1:]])
 
 
 if __name__ == "__main__":

@@ -99,6 +99,7 @@ class Tally:
     unanswered: int = 0  # sent whole, no answer
     kept: int = 0  # of these, found
     unsent: int = 0  # broken off on purpose or by the kill
+    refused: int = 0  # sessions that were told of a fault after the power was cut
     deletions: int = 0
     checked: int = 0  # letters compared octet by octet
     lost: int = 0
@@ -132,6 +133,7 @@ class Ledger:
         self.boxes = {address: Box() for address in addresses}
         self.tally = Tally()
         self.complaints: list[str] = []
+        self.cut = False  # the power is off: refusals are what they should be, and "250" or "+OK" would be lies
         self._letters: dict[int, Letter] = {}
         self._open: list[Letter] = []  # letters of this round
 
@@ -226,7 +228,10 @@ class Ledger:
 
     def odd(self, text: str) -> None:
         """Something was answered that has no place under an ordinary load."""
-        self._complain("odd_replies", text)
+        if self.cut:
+            self.tally.refused += 1
+        else:
+            self._complain("odd_replies", text)
 
     def _complain(self, what: str, text: str) -> None:
         setattr(self.tally, what, getattr(self.tally, what) + 1)

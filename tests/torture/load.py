@@ -198,6 +198,8 @@ async def quit_session(stream: Stream, ledger: Ledger, address: str, marks: dict
     box.marked(marks)
     await stream.send(b"QUIT\r\n")
     answer = await stream.expect(b"+OK", b"-ERR")
+    if ledger.cut and not answer.startswith(b"+OK"):
+        raise Odd("the deletions failed")  # they may be on the disk or not, but all of them or none
     box.settled(deleted=answer.startswith(b"+OK"))
     if not answer.startswith(b"+OK"):
         raise Odd(f"{answer!r} to QUIT")
