@@ -55,6 +55,14 @@ class Verbs(click.Group):
             raise click.UsageError(f'There is no command "{args[0]}". {hint}', ctx)
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: click.Context) -> object:
+        """Runs the verb, and tells in its name what stopped it."""
+        try:
+            return super().invoke(ctx)
+        except Problem as problem:
+            complain(ctx.invoked_subcommand or "", problem)
+            raise click.exceptions.Exit(int(problem.code)) from problem
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The verbs in the help text, without loading them."""
         with formatter.section("Commands"):
@@ -107,11 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except click.Abort:
         code = Exit.INTERRUPTED
     except click.ClickException as error:
-        code = _told(
-            Problem(Exit.NO_INPUT if isinstance(error, click.FileError) else Exit.USAGE, error.format_message())
-        )
-    except Problem as problem:
-        code = _told(problem)
+        click.echo(f"posthouse: {error.format_message()}", err=True)
+        code = Exit.NO_INPUT if isinstance(error, click.FileError) else Exit.USAGE
     except KeyboardInterrupt:
         code = Exit.INTERRUPTED
     except Exception:  # noqa: BLE001 - the top of the program: whatever comes here is a bug of ours, and is told as one
@@ -129,12 +134,6 @@ def _usage(error: click.UsageError) -> int:
     text = text if text.endswith((".", "?")) else text + "."
     click.echo(f"{path}: {text} {path} --help tells what is possible.", err=True)
     return Exit.USAGE
-
-
-def _told(problem: Problem) -> int:
-    context = click.get_current_context(silent=True)
-    complain(context.info_name if context is not None and context.info_name else "", problem)
-    return problem.code
 
 
 def _bug() -> int:

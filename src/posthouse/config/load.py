@@ -229,5 +229,5 @@ def listen_options(texts: Iterable[str], config: Config, wrong: Callable[[str], 
         try:
             listeners.append(parse_listen(text))
         except Wrong as error:
-            raise wrong(f"--listen: {error}") from error
+            raise wrong(f"--listen {text}: {error}") from error
     return replace(config, listeners=tuple(listeners)) if listeners else config
