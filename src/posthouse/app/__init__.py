@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from posthouse.mail.reply import Pop3, Smtp, Style
 from posthouse.mta.reception import Reception
 from posthouse.net.dns import DnsResolver
 from posthouse.net.listener import Listener, ListenError, Service, Sessions
+from posthouse.net.sysfiles import machine_name
 from posthouse.net.system import SystemClock, SystemRandom
 from posthouse.observe.log import Log
 from posthouse.ports.store import Store
@@ -82,7 +82,9 @@ class App:
             log=self._log,
         )
         self._credentials = Credentials(config.accounts, self._clock, self._random)
-        self._directory = AccountDirectory(self._store, self._credentials, quota=config.accounts.quota)
+        self._directory = AccountDirectory(
+            self._store, self._credentials, quota=config.accounts.quota, postmaster=config.accounts.postmaster
+        )
         try:
             return await self._listen(config)
         except ListenError:
@@ -94,7 +96,9 @@ class App:
         longer named stop accepting, new ones start; one that cannot is logged and left out."""
         self._config = config
         assert self._store is not None and self._credentials is not None, "the app is started"
-        self._directory = AccountDirectory(self._store, self._credentials, quota=config.accounts.quota)
+        self._directory = AccountDirectory(
+            self._store, self._credentials, quota=config.accounts.quota, postmaster=config.accounts.postmaster
+        )
         self._sessions.most = config.server.connections
         self._resolver.close()
         self._resolver = DnsResolver(config.dns)
@@ -148,7 +152,7 @@ class App:
     def _services(self, config: Config) -> dict[str, Service]:
         store, directory = self._store, self.directory
         assert store is not None, "the app is started"
-        host = config.server.hostname or socket.gethostname()
+        host = config.server.hostname or machine_name()
         style = Style(config.server.style)
         reception = Reception(
             store, directory, self._clock, self._random, self._log, host=host, limits=config.smtp.limits

@@ -78,6 +78,7 @@ def _serve(
         return changed
 
     async def ready(_: list[Listening]) -> bool:
+        logging.flush()  # who waits for this word then reads where the listeners are
         click.echo("ready")
         return True
 
