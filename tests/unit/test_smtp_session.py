@@ -191,6 +191,17 @@ async def test_the_log_has_a_line_for_each_decision_and_no_secret() -> None:
     assert "wrong" not in str(log.lines[0])
 
 
+async def test_the_log_tells_of_a_letter_that_stopped_on_its_way() -> None:
+    log = Noted()
+    client = await begin(SmtpStage(log=log))
+    client.send(b"HELO pc\r\n")
+    await client.line()
+    await replies(client, b"MAIL FROM:<a@x.mail>\r\nRCPT TO:<test@x.mail>\r\nDATA\r\n", 3)
+    client.send(b"Subject: half a let")
+    await client.leave()
+    assert [(event, fields["octets"]) for event, fields in log.lines] == [("interrupted", 19)]
+
+
 async def test_stopping_lets_a_message_end() -> None:
     """Reliability X16: who waits is told 421; who is sending a message may finish it."""
     stage = SmtpStage()

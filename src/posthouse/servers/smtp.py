@@ -178,6 +178,7 @@ class _Session:
             self._say_last(Smtp.INTERNAL)
             raise
         finally:
+            self._tell_interrupted()
             await self._forget()
         # The peer may still be sending: a close at once could destroy our last reply (RFC 1122 §4.2.2.13).
         await wire.finish(self._server.limits.discard_timeout if core.left_over else self._linger)
@@ -261,7 +262,7 @@ class _Session:
             reply = self._reply_to_fault(unavailable)
             return (Smtp.AUTH_BUSY if unavailable.fault is Fault.BUSY else reply,)
         # Nobody may act as somebody else; the refusal comes after the look-up, so that it takes the same time.
-        if account is None or asked.authzid not in ("", asked.login):
+        if account is None or asked.authzid not in ("", asked.login, account.address):
             server.log.warning("login_failed", protocol=client.mode, login=asked.login, peer=client.address)
             return (Smtp.AUTH_FAILED,)
         client.account = account
@@ -358,6 +359,18 @@ class _Session:
             "unavailable", fault=unavailable.fault.value, detail=unavailable.detail, peer=self._client.address
         )
         return Smtp.for_fault(unavailable.fault)
+
+    def _tell_interrupted(self) -> None:
+        """A message of which only a part came: whoever looks for it finds out where it stayed."""
+        transaction = self._transaction
+        if transaction is not None and self._wire.busy:
+            self._server.log.info(
+                "interrupted",
+                sender="" if transaction.envelope.sender is None else str(transaction.envelope.sender),
+                octets=self._core.received,
+                peer=self._client.address,
+                helo=self._client.helo,
+            )
 
     def _tell_refused(self, event: Event | None, reply: Reply) -> None:
         sender = None if self._transaction is None else self._transaction.envelope.sender
