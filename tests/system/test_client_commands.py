@@ -261,6 +261,47 @@ def peak_memory(command: list[str]) -> tuple[int, int]:
     return kilobytes * 1024, code
 
 
+def test_servers_that_know_only_helo() -> None:
+    def script(talk: Talk) -> None:
+        talk.say(b"220 x.mail\r\n")
+        talk.line()
+        talk.say(b"502 what?\r\n")
+        for answer in (b"250 Hello.\r\n", b"250 OK\r\n", b"250 OK\r\n", b"354 go\r\n"):
+            talk.line()
+            talk.say(answer)
+        talk.message()
+        talk.say(b"250 OK\r\n")
+        talk.line()
+        talk.say(b"221 bye\r\n")
+
+    code, _, heard = send(script, *TO)
+    assert code == 0
+    assert [line.split(b" ")[0] for line in heard if b"\r\n" not in line] == [
+        b"EHLO",
+        b"HELO",
+        b"MAIL",
+        b"RCPT",
+        b"DATA",
+        b"QUIT",
+    ]
+    assert b"MAIL FROM:<test@x.mail>" in heard  # no parameter where nothing was offered
+
+
+def test_a_server_that_stops_reading_has_its_words_heard(tmp_path: Path) -> None:
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(50_000_000)
+
+    def script(talk: Talk) -> None:
+        for answer in (b"220 x\r\n", b"250 x\r\n", b"250 OK\r\n", b"250 OK\r\n", b"354 go\r\n"):
+            talk.say(answer)
+            talk.line()
+        talk.say(b"452 4.3.1 no room\r\n")
+        threading.Event().wait(4)
+
+    code, answer, _ = send(script, *TO, "-a", str(tmp_path / "large"))
+    assert (code, answer["stage"]) == (75, "content") and answer["reply"] == "452 4.3.1 no room"
+
+
 # The reader
 
 LETTER = (

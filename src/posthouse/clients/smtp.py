@@ -212,6 +212,8 @@ class SmtpClient:
             )
         if letter.utf8 and "SMTPUTF8" not in self.extensions:
             raise Failure(Kind.REFUSED, "mail", "an address is not ASCII, and the server does not offer SMTPUTF8")
+        # Without 8BITMIME octets over 127 go as they are, as all mailers send them today; RFC 6152 §3 would have the
+        # letter rewritten or returned. What we compose ourselves never holds any.
         return Mail(
             letter.sender,
             size=letter.size if "SIZE" in self.extensions else None,
@@ -359,8 +361,17 @@ class SmtpClient:
         try:
             await self.wire.drain()
         except TimeoutError:
-            self.close()
-            raise Failure(Kind.UNREACHABLE, stage, "the server does not take the message any more") from None
+            raise await self._stalled(stage) from None
+
+    async def _stalled(self, stage: str) -> Failure:
+        """Why the server takes no more octets: it may have said so before it stopped to read."""
+        text = "the server does not take the message any more"
+        self.wire.abort()
+        self.core.expect(None)
+        try:
+            return refusal(await self._next(stage), stage, text)
+        except Failure:
+            return Failure(Kind.UNREACHABLE, stage, text)
 
     async def _answer(self, stage: str) -> Answer:
         """The next reply; 421 ends the session wherever it comes (RFC 5321 §3.8)."""
