@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import pytest
+
+from posthouse.mail.reply import Unavailable
 from posthouse.ports.store import Conflict, Missing
-from tests.contract.conftest import House, refused
+from tests.contract.conftest import House, read, refused
 
 
 async def test_domains_are_added_listed_and_removed(house: House) -> None:
@@ -100,3 +105,36 @@ async def test_everything_is_there_after_opening_again(house: House) -> None:
     assert [row[0] for row in (await house.store.maildrop(account.inbox)).rows] == [1, 2]
     assert await house.octets(account.inbox, 2) is not None
     assert await house.damages() == []
+
+
+async def test_what_an_account_with_a_quota_holds_is_always_current(house: House) -> None:
+    account = await house.account(quota=1_000_000)
+    for number in range(1, 4):
+        assert await house.store.find_account("test@x.mail") is not None
+        await house.deliver(b"x" * 100 + b"\r\n", account.id)
+        found = await house.store.find_account("test@x.mail")
+        assert found is not None
+        assert found.messages == number
+        assert found.used > number * 100
+
+
+async def test_a_session_survives_the_removal_of_its_account(house: House) -> None:
+    account = await house.account()
+    await house.deliver(b"large" * 100_000 + b"\r\n", account.id)
+    await house.deliver(b"small\r\n", account.id)
+    large, small = await house.store.fetch(account.inbox, [1, 2])
+    command = house.open(serve=False)
+    await command.remove_account("test@x.mail")
+    assert await house.opened[0].fetch(account.inbox, [1, 2]) == [None, None]
+    assert small is not None
+    assert await read(small)
+    assert large is not None
+    deadline = asyncio.get_running_loop().time() + 5
+    while list((house.path / "content").glob("*/*")):
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.01)
+    with pytest.raises(Unavailable):
+        await read(large)
+    await house.opened[0].update(account.inbox, [1], [2])
+    (failed,) = await house.deliver(b"late\r\n", account.id)
+    assert failed.failure == "missing"

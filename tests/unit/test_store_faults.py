@@ -303,6 +303,33 @@ async def test_what_a_crash_left_is_swept_by_the_next_server(house: House) -> No
     assert (await house.octets(1, 1) or b"").endswith(LARGE)
 
 
+class Told:
+    """A log that keeps the names of its events."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda event, **fields: self.events.append(event)
+
+
+async def test_damage_is_told_at_the_start_after_a_crash(house: House) -> None:
+    for _ in range(20):
+        await house.deliver(b"x" * 100_000 + b"\r\n", 1)
+    await house.opened.pop().close()
+    path = house.path / "posthouse.db"
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 8192 * 4096)
+        file.write(b"\xa5" * 4096)
+    for crashed in (False, True):
+        if crashed:
+            (house.path / "staging" / "4711-dead").mkdir()
+        log = Told()
+        store = open_store(house.path, serve=True, log=log)
+        assert ("store_damaged" in log.events) is crashed
+        await store.close()
+
+
 async def test_the_data_directory_is_private(house: House) -> None:
     assert stat.S_IMODE(house.path.stat().st_mode) == 0o700
     await house.deliver(LARGE, 1)

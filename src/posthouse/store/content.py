@@ -32,7 +32,7 @@ class Files:
 
     def __init__(self, directory: DataDirectory, random: Random, options: Options) -> None:
         self.directory = directory
-        self.small = options.small
+        self.small = max(options.small, HEAD)  # a draft keeps its head in memory
         self.pool = ThreadPoolExecutor(4, thread_name_prefix="posthouse-files")
         self._random = random
 

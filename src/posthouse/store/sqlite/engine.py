@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import itertools
 import zlib
@@ -35,7 +34,7 @@ from posthouse.store.datadir import DataDirectory
 from posthouse.store.model import INLINE, Options, StoreError, UniqueIds, encode_envelope, header_of
 from posthouse.store.sqlite import check, jobs
 from posthouse.store.sqlite.jobs import LAST_UID, Batch, Deposit, Job
-from posthouse.store.sqlite.lookups import MARKER, Lookups
+from posthouse.store.sqlite.lookups import Lookups
 from posthouse.store.sqlite.pool import Readers, connect, prepare
 from posthouse.store.sqlite.writer import Writer
 
@@ -43,6 +42,8 @@ T = TypeVar("T")
 
 _SHORT_LIST: Final = 500  # messages up to which a maildrop is listed on the event loop's thread: half a millisecond
 _SLICE: Final = 5000  # rows made at once: a millisecond of the interpreter lock
+
+QUICK_CHECK: Final = 5.0  # seconds at most, after an unclean stop
 
 _ACCOUNT: Final = """
     SELECT account.id, account.address, account.password, inbox.id, account.quota,
@@ -86,16 +87,16 @@ class SqliteStore:
         self._clock = clock
         self._options = options
         self._locked: set[int] = set()
-        self._lookups = Lookups(directory.path / MARKER, clock)
+        self._lookups = Lookups(directory, clock)
         prepare(directory.database, options.busy_timeout, clock.now(), serve=directory.serve)
-        open_reader = functools.partial(connect, directory.database, timeout=options.busy_timeout)
-        self._readers = Readers(open_reader)
+        # Writers never hold up readers; only the recovery of the WAL after a crash does, for milliseconds.
+        self._readers = Readers(functools.partial(connect, directory.database, timeout=0.25))
         self._files = Files(directory, random, options)
         if directory.orphans_possible:
-            self._sweep(log)
+            self._after_unclean_stop(log)
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="posthouse-readers")
         self._writer = Writer(
-            functools.partial(open_reader, write=True, cache=16_384),
+            functools.partial(connect, directory.database, timeout=options.busy_timeout, write=True, cache=16_384),
             self._readers,
             self._files,
             UniqueIds(random),
@@ -104,14 +105,20 @@ class SqliteStore:
         )
         directory.keep_reserve()
 
-    def _sweep(self, log: Log | None) -> None:
+    def _after_unclean_stop(self, log: Log | None) -> None:
+        """Sweeps what a crash left and looks the database over for at most some seconds; the rest is served."""
+
         def named(folder: str) -> set[str]:
             rows = self._readers.inline("SELECT file FROM content WHERE file >= ? AND file < ?", (folder, folder + "~"))
             return {name for (name,) in rows}
 
         count = self._files.sweep(named)
-        if log and count:
-            log.info("store_orphans_swept", files=count)
+        problem = self._readers.quick_check(QUICK_CHECK)
+        if log is None:
+            return
+        log.info("store_after_unclean_stop", orphans=count)
+        if problem:
+            log.error("store_damaged", detail=problem, advice="run posthouse doctor --store")
 
     # Letters
 
@@ -319,6 +326,7 @@ class SqliteStore:
         await loop.run_in_executor(None, self._files.close)
         await loop.run_in_executor(None, self._pool.shutdown)
         self._readers.close()
+        self._lookups.close()
         self._directory.close()
 
     async def _administer(self, work: Callable[[Any, Batch], T], *, frees: bool = False) -> T:
@@ -327,8 +335,6 @@ class SqliteStore:
             return await self._change(work, frees=frees)
         finally:
             self._lookups.changed()
-            with contextlib.suppress(OSError):
-                self._directory.adopt(self._directory.path / MARKER)
 
     async def _change(self, work: Callable[[Any, Batch], T], *, frees: bool = False) -> T:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()

@@ -74,9 +74,7 @@ def ids_of(mailbox: int, uids: Iterable[int]) -> list[int]:
 def update(
     mailbox: int, deleted: Sequence[int], retrieved: Sequence[int], cursor: sqlite3.Cursor, batch: Batch
 ) -> None:
-    """Removes and marks messages of one mailbox."""
-    if not cursor.execute("SELECT 1 FROM mailbox WHERE id = ?", (mailbox,)).fetchall():
-        raise Missing(f"mailbox {mailbox}")
+    """Removes and marks messages of one mailbox; of one that is gone meanwhile nothing is left to do."""
     if retrieved:
         ids = _json.encode(ids_of(mailbox, retrieved)).decode()
         cursor.execute(

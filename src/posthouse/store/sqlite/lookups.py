@@ -11,11 +11,11 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 from posthouse.ports.store import Account, Domain
 from posthouse.ports.system import Clock
+from posthouse.store.datadir import DataDirectory
 
 MARKER: Final = "directory.changes"  # in the data directory
 LIFETIME: Final = 1.0  # seconds; also covers a process that was killed between its COMMIT and its mark
@@ -25,15 +25,24 @@ MOST: Final = 10_000
 class Lookups:
     """What was found, by name. Lives on the event loop's thread."""
 
-    __slots__ = ("_accounts", "_clock", "_domains", "_marker", "_seen", "_since")
+    __slots__ = ("_accounts", "_clock", "_domains", "_file", "_seen", "_since")
 
-    def __init__(self, marker: Path, clock: Clock) -> None:
-        self._marker = os.fspath(marker)
+    def __init__(self, directory: DataDirectory, clock: Clock) -> None:
         self._clock = clock
         self._domains: dict[str, Domain] = {}
         self._accounts: dict[str, Account] = {}
+        self._file = -1
         self._seen = -1
         self._since = 0.0
+        with contextlib.suppress(OSError):  # without a marker, changes by others are seen within a second
+            self._file = os.open(directory.path / MARKER, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+            directory.adopt(directory.path / MARKER)
+
+    def close(self) -> None:
+        """Lets go of the marker."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
 
     def domain(self, name: str, find: Callable[[str], Domain | None]) -> Domain | None:
         """The domain, from memory or by `find`. What does not exist is asked for every time."""
@@ -52,18 +61,12 @@ class Lookups:
     def changed(self) -> None:
         """Tells every process, this one included, that a domain or an account was changed just now."""
         self._forget()
-        with contextlib.suppress(OSError):  # then the others see it within a second
-            descriptor = os.open(self._marker, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-            try:
-                os.write(descriptor, b".")
-            finally:
-                os.close(descriptor)
+        with contextlib.suppress(OSError):
+            if self._file >= 0:
+                os.write(self._file, b".")
 
     def _check(self) -> None:
-        try:
-            size = os.stat(self._marker).st_size  # noqa: PTH116 - a Path costs as much again
-        except OSError:
-            size = 0
+        size = os.fstat(self._file).st_size if self._file >= 0 else 0
         now = self._clock.monotonic()
         if size != self._seen or now - self._since > LIFETIME or len(self._accounts) + len(self._domains) > MOST:
             self._forget()

@@ -7,6 +7,7 @@ import re
 import sqlite3
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
@@ -194,6 +195,19 @@ class Readers:
                     connection.close()
         except sqlite3.Error as problem:
             raise unavailable(problem) from problem
+
+    def quick_check(self, seconds: float) -> str:
+        """What a look at the database's structure finds within this time, empty when nothing."""
+        end = time.monotonic() + seconds
+        try:
+            with contextlib.closing(self._open()) as connection:
+                connection.set_progress_handler(lambda: time.monotonic() > end, 10_000)
+                rows = connection.execute("PRAGMA quick_check(1)").fetchall()
+        except sqlite3.OperationalError as problem:
+            return "" if problem.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT else str(problem)
+        except sqlite3.Error as problem:
+            return str(problem)
+        return "" if rows == [("ok",)] else str(rows[0][0])
 
     def close_inline(self) -> None:
         """Closes the event loop's connection (on that thread)."""

@@ -323,6 +323,7 @@ class Writer:
             self._checkpoint()
             self._forget_doubtful()
             self._files.directory.keep_reserve()
+            self._cursor.execute("PRAGMA shrink_memory")
             self._chores = False
 
     def _forget_doubtful(self) -> None:
