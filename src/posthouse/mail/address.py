@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Final
 
@@ -61,14 +62,7 @@ class Address:
         Raises AddressError. Mailbox = Local-part "@" ( Domain / address-literal ), RFC 5321 §4.1.2; beyond ASCII
         as in RFC 6531 §3.3; lengths in octets as in RFC 5321 §4.5.3.1.
         """
-        plain = _PLAIN.fullmatch(text)
-        if plain is not None:
-            address = cls(plain[1], plain[2])
-        else:
-            local, rest = _split(text)
-            address = cls(local, parse_domain(rest))
-        address._check_lengths(text)
-        return address
+        return _parse(text)
 
     def _check_lengths(self, text: str) -> None:
         # Fits whatever the form: most addresses end here.
@@ -95,6 +89,18 @@ class Address:
     def __str__(self) -> str:
         """The address with the least quoting (RFC 5321 §4.1.2)."""
         return f"{_quote(self.local)}@{self.domain}" if self.domain else _quote(self.local)
+
+
+@lru_cache(maxsize=4096)  # the same addresses come again and again; who sends others only pays the price of parsing
+def _parse(text: str) -> Address:
+    plain = _PLAIN.fullmatch(text)
+    if plain is not None:
+        address = Address(plain[1], plain[2])
+    else:
+        local, rest = _split(text)
+        address = Address(local, parse_domain(rest))
+    address._check_lengths(text)
+    return address
 
 
 def parse_domain(text: str) -> str:
@@ -156,6 +162,7 @@ def _visible(local: str) -> str:
     return local
 
 
+@lru_cache(maxsize=4096)
 def _quote(local: str) -> str:
     """Local-part = Dot-string / Quoted-string, RFC 5321 §4.1.2."""
     if _DOT_STRING.fullmatch(local):

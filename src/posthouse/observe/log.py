@@ -15,6 +15,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from types import MappingProxyType
@@ -179,17 +180,19 @@ def render_text(
 
 def _shown(value: object) -> str:
     if isinstance(value, str):
-        text = value
-    elif isinstance(value, bool):
+        return _shown_text(value) if len(value) <= 100 else _text(value)
+    if isinstance(value, bool):
         return "true" if value else "false"
-    elif isinstance(value, int):
+    if isinstance(value, int):
         return str(value) if -(2**63) <= value < 2**64 else hex(value)[:LONGEST]
-    elif isinstance(value, float):
+    if isinstance(value, float):
         return f"{value:.6g}"
-    elif value is None:
+    if value is None:
         return "-"
-    else:
-        text = str(value)
+    return _text(str(value))
+
+
+def _text(text: str) -> str:
     if len(text) > LONGEST:
         text = text[: LONGEST - 3] + "..."
     if _PLAIN.fullmatch(text):
@@ -198,6 +201,9 @@ def _shown(value: object) -> str:
         escaped = text.replace("\\", "\\\\").replace('"', '\\"')
         return f'"{escaped}"'
     return encode_basestring_ascii(text)
+
+
+_shown_text: Final = lru_cache(maxsize=4096)(_text)  # addresses and names come again and again
 
 
 def _safe(value: object) -> str:
