@@ -281,3 +281,12 @@ def test_help_and_ehlo_come_from_the_table() -> None:
     for verb in ("EHLO", "MAIL", "AUTH", "BDAT"):
         assert verb in told.split()
     assert {rule.extension for rule in COMMANDS.values()} - {""} <= set(core.extensions())
+
+
+async def test_stopping_while_listening_on_after_the_last_reply() -> None:
+    """Catches a stop that ends such a session with an error instead of a close."""
+    client = await begin(SmtpStage())
+    assert (await replies(client, b"GET / HTTP/1.1\r\n", 1))[0].startswith("421 ")
+    await asyncio.sleep(0)
+    client.wire.ask_to_stop()
+    await client.leave()

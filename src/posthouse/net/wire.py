@@ -205,7 +205,7 @@ class Wire(asyncio.BufferedProtocol):
                 while not self._ended:
                     self._take()
                     await self._wait(due)
-            except TimeoutError:
+            except (TimeoutError, Stopping):
                 pass
         self.close()
 

@@ -190,11 +190,12 @@ class _Session:
             if type(event) is ContentArrived:
                 await self._content(event.octets)
                 continue
-            wire.write(core.send(*await self._answer(event)))
+            replies = await self._answer(event)
+            wire.write(core.send(*replies))
             if core.closed:
                 if type(event) is not Quit:
                     self._linger = self._server.limits.discard_timeout
-                    self._server.log.info("dropped", peer=self._client.address, helo=self._client.helo)
+                    self._tell_dropped(core.excess or replies[-1])
                 return
 
     async def _answer(self, event: Event) -> Replies:
@@ -359,6 +360,10 @@ class _Session:
             "unavailable", fault=unavailable.fault.value, detail=unavailable.detail, peer=self._client.address
         )
         return Smtp.for_fault(unavailable.fault)
+
+    def _tell_dropped(self, reply: Reply) -> None:
+        client = self._client
+        self._server.log.info("dropped", reply=f"{reply.code} {reply.text}", peer=client.address, helo=client.helo)
 
     def _tell_interrupted(self) -> None:
         """A message of which only a part came: whoever looks for it finds out where it stayed."""

@@ -123,7 +123,6 @@ class SmtpServerCore:
         "_content",
         "_counts",
         "_data",
-        "_excess",
         "_limits",
         "_mechanism",
         "_pending",
@@ -137,6 +136,7 @@ class SmtpServerCore:
         "_tainted",
         "authenticated",
         "closed",
+        "excess",
         "extended",
         "helo",
         "host",
@@ -177,6 +177,7 @@ class SmtpServerCore:
         self.extended = False
         self.authenticated = False
         self.closed = False
+        self.excess: Reply | None = None  # what the peer is told when it did too much of something
         self.received = 0  # octets of the present message, with all that came around its content
         self._limits = limits
         self._buffer = b""
@@ -189,7 +190,6 @@ class SmtpServerCore:
         self._smtputf8 = False
         self._refused_recipients = 0
         self._counts = dict.fromkeys(Offence, 0)
-        self._excess: Reply | None = None  # what is said when one of them is too high
         self._mechanism: ServerMechanism | None = None
         self._content: Content | None = None
         self._data: DataReader | None = None
@@ -252,16 +252,16 @@ class SmtpServerCore:
         octets = reply.encode(self.style)
         if more:
             octets += b"".join(other.encode(self.style) for other in more)
-        if self._excess is not None and not self.closed:
+        if self.excess is not None and not self.closed:
             self.closed = True
-            octets += self._excess.encode(self.style)
+            octets += self.excess.encode(self.style)
         return octets
 
     def _count(self, offence: Offence) -> None:
         """Counts what a peer did; past the limit the next reply is its last but one."""
         count = self._counts[offence] = self._counts[offence] + 1
         if count >= getattr(self._limits, LIMITS[offence]):
-            self._excess = Smtp.TOO_MANY_IDLE if offence is Offence.IDLE else Smtp.TOO_MANY_ERRORS
+            self.excess = Smtp.TOO_MANY_IDLE if offence is Offence.IDLE else Smtp.TOO_MANY_ERRORS
 
     # Commands
 
