@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -106,6 +107,7 @@ def cli(ctx: click.Context, data: Path | None, config_file: Path | None) -> None
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command and ends the process with its exit code (sysexits)."""
+    hold_standard_streams()
     try:
         code = cli.main(
             arguments if arguments is None else list(arguments), prog_name="posthouse", standalone_mode=False
@@ -122,6 +124,20 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except Exception:  # noqa: BLE001 - the top of the program: whatever comes here is a bug of ours, and is told as one
         code = _bug()
     sys.exit(int(code or 0))
+
+
+def hold_standard_streams() -> None:
+    """Puts the null device where standard input, output or error is closed. Else the next file opened, which may be the
+    database, would get that number, and what is meant for the log would be written into it."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest free number is taken: this one, for those below are in use by now.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    sys.stdin = sys.stdin or os.fdopen(0, encoding="utf-8", closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8", closefd=False)
 
 
 def _usage(error: click.UsageError) -> int:
