@@ -202,6 +202,20 @@ async def test_pipelined_listings_do_not_grow_our_memory() -> None:
     await client.leave()
 
 
+async def test_nothing_is_read_for_a_client_that_is_gone() -> None:
+    stage = Pop3Stage()
+    for _ in range(20_000):
+        stage.store.add(b"")
+    client = await logged_in(stage)
+    reader = Reader(client)
+    client.send(b"UIDL\r\nLIST\r\nRETR 1\r\nTOP 1 1\r\n" * 1000 + b"DELE 1\r\nQUIT\r\n")
+    await settle()
+    assert reader.most
+    await client.leave()
+    assert not stage.store.fetched
+    assert len(stage.store.letters) == 19_999, "QUIT came before the connection was lost"
+
+
 async def test_pipelined_replies_do_not_grow_our_memory() -> None:
     stage = Pop3Stage()
     client = Client(await stage.session({}), "127.0.0.1")

@@ -349,6 +349,8 @@ class _Session:
         return None
 
     async def _totals(self, form: bytes) -> None:
+        if self._wire.lost:
+            return
         await self._letters.reckon()
         self._write(form % (self._snapshot.count, self._snapshot.octets))
 
@@ -382,6 +384,8 @@ class _Session:
         for start in range(0, len(snapshot.rows), SLICE):
             if start:
                 await self._pause()
+            if self._wire.lost:
+                return  # nobody is there to read it; commands that came before are still obeyed, QUIT above all
             self._write(snapshot.listing(start, start + SLICE, column))
         self._write(b".\r\n")
 
@@ -396,6 +400,8 @@ class _Session:
         return None
 
     async def _retr_waiting(self, number: int) -> None:
+        if self._wire.lost:
+            return
         source = await self._letters.open(number, self._snapshot.row(number))
         if isinstance(source, bytes):
             self._write(stuff(source, self._texts.retr % len(source)))
@@ -404,6 +410,8 @@ class _Session:
         self._snapshot.retrieve(number)
 
     async def _top(self, command: asked.Top) -> None:
+        if self._wire.lost:
+            return
         source = await self._letters.open(command.number, self._snapshot.row(command.number))
         head, cut = Pop3.TOP.encode(self._texts.style), TopCut(command.lines)
         if isinstance(source, bytes):
