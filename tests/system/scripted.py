@@ -62,6 +62,11 @@ class Talk:
         self._rest = b""
         return count
 
+    def hang_up(self) -> None:
+        """Ends the connection from another thread: whoever reads it sees its end."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
     def rest(self) -> bytes:
         """Everything until the client closes."""
         octets, self._rest = self._rest, b""
@@ -104,6 +109,8 @@ class ScriptedServer:
         # A connection of our own ends the wait for the next one.
         self._script = lambda talk: None
         self._closing = True
+        for talk in self.talks:
+            talk.hang_up()
         with contextlib.suppress(OSError), socket.create_connection(self._listener.getsockname()[:2]):
             pass
         self._thread.join(20)
