@@ -560,6 +560,8 @@ class SmtpServerCore:
         if reply.positive:
             self._data = DataReader(Content(self._limits.message, self.normalize))
             self._read = self._read_data
+        else:
+            self._count(Offence.IDLE)
 
     def _after_message(self, event: Event, reply: Reply) -> None:
         assert isinstance(event, DataEnded)
