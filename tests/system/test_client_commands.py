@@ -220,7 +220,7 @@ def test_the_transcript_holds_no_secret() -> None:
         done = run([*SEND, *TO, "--url", f"smtp://test@{server.address}", "-v"])
     assert done.returncode == 0
     shown = done.stderr.decode()
-    assert " ->  AUTH PLAIN ********" in shown and "<-  235 authenticated." in shown and "=== connect" in shown
+    assert " -> AUTH PLAIN ********" in shown and "<-  235 authenticated." in shown and "=== connect" in shown
     assert "AHRl" not in shown and "secret" not in shown
 
 

@@ -46,7 +46,7 @@ def test_refusals_carry_a_star_and_secrets_a_mask() -> None:
     assert lines_of(
         ("received", b"PASS secret\r\n", True),
         ("sent", b"-ERR [AUTH] no\r\n", False),
-    ) == [f"<- PASS {MASK}", "->* -ERR [AUTH] no", "=== closed"]
+    ) == [f"<- PASS {MASK}", "*-> -ERR [AUTH] no", "=== closed"]
 
 
 def test_control_characters_are_shown_not_obeyed() -> None:

@@ -90,8 +90,9 @@ class Transcript:
 
     def _say(self, arrow: str, octets: bytes, secret: bool) -> None:
         text = _readable(octets.removesuffix(b"\r")[:LINE])
-        star = "*" if _REFUSAL.match(text) else " "
-        self._line(arrow + star, masked(text) if secret else text)
+        if _REFUSAL.match(text):
+            arrow = f"{arrow}*" if arrow[0] == "<" else f"*{arrow[1:]}"
+        self._line(arrow, masked(text) if secret else text)
 
     def _line(self, mark: str, text: str) -> None:
         if self._room < 0:
