@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeVar
 
 from posthouse.app import App, Listening
@@ -42,6 +42,19 @@ def run(main: Coroutine[Any, Any, T]) -> T:
         return runner.run(main)
 
 
+def raise_descriptor_limit() -> None:
+    """Lets this process open as many files and connections as the system allows it to ask for: the usual soft limit
+    of 1024 is for programs that use select(2)."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(OSError, ValueError):  # macOS names an unlimited hard limit that it does not grant
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 async def serve(
     app: App, log: Log, *, ready: Callable[[list[Listening]], Awaitable[bool]], reconfigure: Callable[[], Config]
 ) -> None:
@@ -52,6 +65,7 @@ async def serve(
     reload = asyncio.Event()
     with _signals({"SIGTERM": stop.set, "SIGINT": stop.set, "SIGHUP": reload.set}):
         try:
+            raise_descriptor_limit()
             listening = await app.start()
             sys.setswitchinterval(SWITCH_INTERVAL)
             notify("READY=1")
