@@ -238,6 +238,8 @@ def terminal(command: Sequence[str], cwd: Path | None = None) -> Iterator[Any]:
         timeout=15,
         dimensions=(40, 200),
     )
+    child.delaybeforesend = None  # every answer waits for its question, which stands there when we are listened to
+    child.delayafterclose = child.delayafterterminate = 0.01
     try:
         yield child
     finally:

@@ -97,6 +97,15 @@ def test_no_field_smuggles_another(name: str, value: str) -> None:
         encode_field(name, value)
 
 
+def test_names_are_encoded_and_addresses_are_not() -> None:
+    assert encode_field("Reply-To", "Анна <a@x.mail>, b@x.mail") == (
+        b"Reply-To: =?utf-8?B?0JDQvdC90LA=?= <a@x.mail>,\r\n b@x.mail\r\n"
+    )
+    assert encode_field("X-Note", "Анна <a@x.mail>").startswith(b"X-Note: =?utf-8?B?")
+    with pytest.raises(ComposeError, match="is not a mail address"):
+        encode_field("Reply-To", "nobody")
+
+
 # Reading
 
 

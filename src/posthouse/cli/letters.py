@@ -18,12 +18,11 @@ from posthouse.mail import compose
 from posthouse.mail.address import Address, AddressError
 from posthouse.mail.header import Header
 from posthouse.mail.lines import LineEnds
-from posthouse.mail.mailboxes import Mailbox, ascii_form, encode_mailboxes, parse_mailboxes
+from posthouse.mail.mailboxes import Mailbox, ascii_form, parse_mailboxes
 
 IN_MEMORY: Final = 1_048_576  # octets of standard input that are kept in memory; more goes to a temporary file
 HEADER: Final = 1_048_576  # octets of the header of a message that is given whole
 RECIPIENTS: Final = ("to", "cc", "bcc")
-ADDRESSES: Final = ("from", "sender", "reply-to", "to", "cc")
 
 
 @dataclass(slots=True)
@@ -41,7 +40,8 @@ class Draft:
 
     def compose(self) -> tuple[Letter, str]:
         """The letter with its envelope, and its Message-ID. Raises Problem."""
-        message_id = new_message_id(self.sender.address)
+        given = [value.strip() for name, value in self.fields if name.lower() == "message-id"]
+        message_id = given[0] if given else new_message_id(self.sender.address)
         letter = compose.Letter(
             self.sender,
             self.to,
@@ -201,19 +201,19 @@ def _rewritten(header: Header, *, utf8: bool) -> Iterable[bytes]:
         if name in ("bcc", "return-path", ""):
             continue  # Bcc is nobody's business; Return-Path is the server's to write (RFC 5321 §4.4)
         octets = header.octets(item)
-        if octets.isascii() and name != "":
+        if octets.isascii() and b"\0" not in octets:
             ends = LineEnds()
             yield ends.add(octets) + ends.end()
-        elif name in ADDRESSES:
-            value = encode_mailboxes(_all_of(header.value(item)), utf8=utf8)
-            yield f"{item.name}: {value}\r\n".encode()
         else:
-            value = header.value(item).decode("utf-8", "replace")
-            yield compose.encode_field(item.name, value, utf8=utf8)
+            value = header.value(item).decode("utf-8", "replace").replace("\r", " ").replace("\0", " ")
+            yield _field(item.name, value, utf8=utf8)
 
 
-def _all_of(value: bytes) -> list[Mailbox]:
-    return read_mailboxes(value.decode("utf-8", "replace"))
+def _field(name: str, value: str, *, utf8: bool) -> bytes:
+    try:
+        return compose.encode_field(name, value, utf8=utf8)
+    except compose.ComposeError as error:
+        raise Problem(Exit.DATA, f"{error}. Nothing was sent.") from error
 
 
 def _missing(header: Header, sender: Mailbox, message_id: str, *, utf8: bool) -> bytes:

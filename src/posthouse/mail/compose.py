@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from typing import BinaryIO, Final
 
+from posthouse.mail.address import AddressError
 from posthouse.mail.encoded import encode_parameter, encode_text
 from posthouse.mail.lines import LineEnds, whole_lines
-from posthouse.mail.mailboxes import Mailbox, encode_mailboxes
+from posthouse.mail.mailboxes import Mailbox, encode_mailboxes, parse_mailboxes
 
 BASE64_LINE: Final = 57  # octets that become one line of 76 (RFC 2045 §6.8)
 PIECE: Final = BASE64_LINE * 1024  # octets of a file read at a time
@@ -135,13 +136,23 @@ def _fields(letter: Letter, *, utf8: bool) -> Iterator[bytes]:
         yield encode_field(name, value, utf8=utf8)
 
 
+ADDRESSES: Final = frozenset({"from", "sender", "reply-to", "to", "cc", "resent-from", "resent-to", "resent-cc"})
+
+
 def encode_field(name: str, value: str, *, utf8: bool = False) -> bytes:
-    """One unstructured header field. Raises ComposeError, for a value with line breaks above all: it could pretend to
-    be further fields."""
+    """One header field. Raises ComposeError, for a value with line breaks above all: it could pretend to be further
+    fields. In fields with addresses only the names are encoded (RFC 2047 §5)."""
     if not FIELD_NAME.fullmatch(name):
         raise ComposeError(f"{name!r} is no name of a header field")
     _check(name, value)
-    return f"{name}: {encode_text(value.strip(), len(name) + 2, utf8=utf8)}\r\n".encode()
+    if name.lower() in ADDRESSES:
+        try:
+            encoded = encode_mailboxes(parse_mailboxes(value), utf8=utf8)
+        except AddressError as error:
+            raise ComposeError(f"The field {name}: {error}") from error
+    else:
+        encoded = encode_text(value.strip(), len(name) + 2, utf8=utf8)
+    return f"{name}: {encoded}\r\n".encode()
 
 
 def _check(name: str, value: str) -> None:
