@@ -578,6 +578,8 @@ class SmtpServerCore:
             self._forget()
         else:
             self.state = State.CHUNKS if reply.positive else State.FAILED
+            if not event.size:
+                self._count(Offence.IDLE)
 
     def _after_settled(self, event: Event, reply: Reply) -> None:
         assert isinstance(event, Settled)
