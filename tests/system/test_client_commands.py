@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from posthouse.cli.read import read as read_command
+from posthouse.cli.send import send as send_command
 from tests.system.scripted import READ, SEND, ScriptedServer, Talk, environment, pop3, run, smtp
 
 TO = ["test2@x.mail", "-f", "test@x.mail", "-s", "Subject", "-m", "text"]
@@ -173,11 +176,11 @@ def test_login_in_the_ways_servers_offer() -> None:
     ],
 )
 def test_what_cannot_be_sent(arguments: tuple[str, ...], code: int) -> None:
-    plain = run([*SEND, *arguments])
-    assert plain.returncode == code and plain.stdout == b"" and plain.stderr.startswith((b"posthouse send: ", b"Usage"))
-    as_json = run([*SEND, *arguments, "--json"])
+    plain = CliRunner().invoke(send_command, list(arguments))
+    assert plain.exit_code == code and plain.stdout == "" and plain.stderr.startswith(("posthouse send: ", "Usage"))
+    as_json = CliRunner().invoke(send_command, [*arguments, "--json"])
     answer = json.loads(as_json.stdout)
-    assert as_json.returncode == answer["code"] == code and not answer["ok"]
+    assert as_json.exit_code == answer["code"] == code and not answer["ok"]
 
 
 def test_dry_run_prints_the_exact_octets(tmp_path: Path) -> None:
@@ -413,9 +416,11 @@ def test_whole_messages_on_standard_output() -> None:
     [(["nonsense"], 64), (["top"], 64), (["1", "2"], 64), (["list", "--to", "-"], 64), (["1", "--to", "x:y"], 64)],
 )
 def test_wrong_usage_of_read(what: list[str], code: int) -> None:
-    done = run([*READ, "--url", "pop3://t@127.0.0.1:1", *what])
-    assert done.returncode == code and done.stdout == b""
-    assert json.loads(run([*READ, "--url", "pop3://t@127.0.0.1:1", *what, "--json"]).stdout)["code"] == code
+    arguments = ["--url", "pop3://t@127.0.0.1:1", *what]
+    plain = CliRunner().invoke(read_command, arguments, env={"POSTHOUSE_PASSWORD": "x"})
+    assert plain.exit_code == code and plain.stdout == ""
+    as_json = CliRunner().invoke(read_command, [*arguments, "--json"], env={"POSTHOUSE_PASSWORD": "x"})
+    assert json.loads(as_json.stdout)["code"] == code
 
 
 def test_the_shell_asks_only_a_terminal() -> None:
