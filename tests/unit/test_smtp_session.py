@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
@@ -290,3 +291,24 @@ async def test_stopping_while_listening_on_after_the_last_reply() -> None:
     await asyncio.sleep(0)
     client.wire.ask_to_stop()
     await client.leave()
+
+
+async def test_an_ended_session_leaves_nothing_for_the_garbage_collector() -> None:
+    """Thousands of sessions a second: catches a circle of references, which costs pauses and memory."""
+    stage = SmtpStage()
+    client = await begin(stage)
+    await replies(client, b"HELO pc\r\n", 1)
+    await replies(client, b"MAIL FROM:<>\r\nRCPT TO:<test@x.mail>\r\nDATA\r\n", 3)
+    await replies(client, b"Subject: x\r\n.\r\n", 1)
+    client.send(b"QUIT\r\n")
+    await client.leave()
+    gc.collect()
+    gc.disable()
+    try:
+        again = await begin(stage)
+        await replies(again, b"QUIT\r\n", 1)
+        await again.leave()
+        del again, client
+        assert not [item for item in gc.get_objects() if isinstance(item, SmtpServerCore)]
+    finally:
+        gc.enable()

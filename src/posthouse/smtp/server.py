@@ -182,7 +182,8 @@ class SmtpServerCore:
         self._limits = limits
         self._buffer = b""
         self._pos = 0
-        self._read: Callable[[], Event | None] = self._read_command
+        # Unbound, so that no circle of references keeps an ended session for the garbage collector.
+        self._read: Callable[[SmtpServerCore], Event | None] = SmtpServerCore._read_command
         self._pending: Event | None = None
         self._skipped = 0
         self._secret = False  # the line being skipped is one of a login
@@ -212,7 +213,7 @@ class SmtpServerCore:
         assert self._pending is None, "every event is answered before the next"
         if self.closed:
             return None
-        event = self._read()
+        event = self._read(self)
         if event is not None and type(event) is not ContentArrived:
             self._pending = event
         return event
@@ -440,13 +441,13 @@ class SmtpServerCore:
         if isinstance(result, Credentials):
             self._end_login(None)
             return LoginAsked(result)
-        self._read = self._read_response
+        self._read = SmtpServerCore._read_response
         challenge = Reply(Smtp.AUTH_PROMPT.code, "", encode_line(result).decode("ascii"))
         return Settled(challenge, offence=None)
 
     def _end_login(self, event: Settled | None) -> Settled:
         self._mechanism = None
-        self._read = self._read_command
+        self._read = SmtpServerCore._read_command
         return event or Settled(Smtp.AUTH_FAILED)
 
     # The message
@@ -466,7 +467,7 @@ class SmtpServerCore:
         self._pos += used
         if not kept:
             return self._end_data(fatal=False)
-        self._read = self._read_end
+        self._read = SmtpServerCore._read_end
         return ContentArrived(kept)
 
     def _read_end(self) -> Event:
@@ -476,7 +477,7 @@ class SmtpServerCore:
         """After a message with octets that no message may have, the peer is not believed any more (reliability F1)."""
         assert self._data is not None
         failure = self._data.content.failure
-        self._read = self._read_command
+        self._read = SmtpServerCore._read_command
         return DataEnded(failure, fatal or (failure is not None and failure.code == "554"))
 
     def _begin_chunk(self, argument: str) -> Event | None:
@@ -490,7 +491,7 @@ class SmtpServerCore:
             self._chunks = ChunkReader(self._content)
         self._chunk = chunk
         self._chunks.begin(chunk.size)
-        self._read = self._read_chunk
+        self._read = SmtpServerCore._read_chunk
         return self._read_chunk()
 
     def _read_chunk(self) -> Event | None:
@@ -511,7 +512,7 @@ class SmtpServerCore:
     def _end_chunk(self) -> Event:
         assert self._chunks is not None and self._chunk is not None and self._content is not None
         chunk, self._chunk = self._chunk, None
-        self._read = self._read_command
+        self._read = SmtpServerCore._read_command
         if self._refusal is not None:
             return Settled(self._refusal)
         if chunk.last:
@@ -559,7 +560,7 @@ class SmtpServerCore:
     def _after_data(self, event: Event, reply: Reply) -> None:
         if reply.positive:
             self._data = DataReader(Content(self._limits.message, self.normalize))
-            self._read = self._read_data
+            self._read = SmtpServerCore._read_data
         else:
             self._count(Offence.IDLE)
 
