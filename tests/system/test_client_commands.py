@@ -361,6 +361,29 @@ def test_messages_are_decoded() -> None:
     assert [row["subject"] for row in read(pop3([LETTER]), "list")[1]["messages"]] == ["Привет"]
 
 
+def test_a_list_asks_for_many_headers_at_once_where_it_may() -> None:
+    letters = [b"Subject: %d\r\n\r\n" % number for number in range(120)]
+    capa = b"+OK\r\nTOP\r\nPIPELINING\r\n.\r\n"
+    for script in (pop3(letters), pop3(letters, capa=capa)):
+        code, answer, _ = read(script, "list")
+        assert code == 0 and [row["subject"] for row in answer["messages"]] == [str(n) for n in range(120)]
+
+    heard: list[bytes] = []
+
+    def waits(talk: Talk) -> None:
+        for reply in (b"+OK\r\n", b"+OK\r\n", b"+OK\r\n", b"+OK\r\n1 5\r\n2 5\r\n.\r\n", b"-ERR\r\n", capa):
+            talk.say(reply)
+            talk.line()
+        heard.extend((b"TOP 1 0", talk.line()))  # both are here before either is answered
+        talk.say(b"-ERR gone\r\n+OK\r\nSubject: 2\r\n.\r\n")
+        talk.line()
+        talk.say(b"+OK\r\n")
+
+    code, answer, _ = read(waits, "list")
+    assert code == 0 and heard[1] == b"TOP 2 0"
+    assert ["subject" in row for row in answer["messages"]] == [False, True]
+
+
 def test_deleting() -> None:
     code, answer, heard = read(pop3([LETTER]), "delete", "1")
     assert code == 0 and answer["messages"][0]["deleted"] and heard[-2:] == [b"DELE 1", b"QUIT"]

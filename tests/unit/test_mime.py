@@ -188,6 +188,17 @@ def test_no_message_breaks_the_reader(octets: bytes) -> None:
 
 
 @pytest.mark.timeout(20)
+def test_equal_names_are_told_apart() -> None:
+    head = b"Content-Disposition: attachment; filename=%b\r\n\r\n\r\n"
+    octets = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n"
+    octets += b"".join(b"--b\r\n" + head % name for name in (b"a.txt", b"A.txt", b'"a (2).txt"', b"a.txt", b"b", b"b"))
+    assert Message(octets).attachment_names() == ["a.txt", "A (2).txt", "a (2) (2).txt", "a (3).txt", "b", "b (2)"]
+    many = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + (b"--b\r\n" + head % b"a") * 9_000
+    names = Message(many).attachment_names()
+    assert len(set(names)) == len(names) == 9_000
+
+
+@pytest.mark.timeout(20)
 def test_bombs_are_bounded() -> None:
     deep = b"".join(b"Content-Type: multipart/mixed; boundary=%d\r\n\r\n--%d\r\n" % (n, n) for n in range(2000))
     node, depth = parse(deep), 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final, TypeVar
 
 from posthouse.clients.failure import Failure, Kind, dial, next_of
@@ -18,6 +18,7 @@ PATIENCE: Final = 120.0  # seconds until the next part of a reply; a large maild
 LISTING_LINE: Final = 4_096  # octets of one line of a listing; RFC 1939 §3 says 512
 LISTING: Final = 1_000_000  # lines of one listing
 MESSAGE: Final = 4_294_967_296  # octets of one message, so that no server fills a disk
+TOP_OCTETS: Final = 65_536  # octets of each of many tops
 QUIT_PATIENCE: Final = 60.0  # a server that removes many letters needs its time
 
 Sink = Callable[[bytes], None]
@@ -120,6 +121,23 @@ class Pop3Client:
     async def top(self, number: int, lines: int, sink: Sink) -> Answer:
         """Gives the header and the first lines of the body to `sink`."""
         return await self._say(Top(number, lines), "top", sink)
+
+    async def tops(
+        self, numbers: Sequence[int], lines: int, take: Callable[[int, bytes], None], *, at_once: int
+    ) -> dict[int, Answer]:
+        """The tops of many messages, whole, asked for in groups of `at_once`: more than one needs PIPELINING
+        (RFC 2449 §6.6). Each is cut after 64 KiB."""
+        answers: dict[int, Answer] = {}
+        for place in range(0, len(numbers), at_once):
+            group = numbers[place : place + at_once]
+            await self.check_silence()
+            for number in group:
+                self.wire.write(self.core.send(Top(number, lines)))
+            for number in group:
+                pieces = _Beginning()
+                answers[number] = await self._answer("top", pieces.add)
+                take(number, pieces.octets)
+        return answers
 
     async def delete(self, number: int) -> Answer:
         """Marks a message; it goes when QUIT is answered +OK."""
@@ -234,6 +252,17 @@ class Pop3Client:
                 take(whole)
 
         return await self._say(command, stage, sink)
+
+
+class _Beginning:
+    """The first octets of a stream."""
+
+    def __init__(self) -> None:
+        self.octets = b""
+
+    def add(self, octets: bytes) -> None:
+        if len(self.octets) < TOP_OCTETS:
+            self.octets += octets[: TOP_OCTETS - len(self.octets)]
 
 
 def refusal(answer: Answer, stage: str) -> Failure:

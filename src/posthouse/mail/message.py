@@ -94,14 +94,13 @@ class Message:
         """A safe name for each attachment, no two alike."""
         names: list[str] = []
         taken: set[str] = set()
+        counts: dict[str, int] = {}  # where to go on for a name that came before: ten thousand equal names cost little
         for number, part in enumerate(self.attachments, 1):
-            name = safe_name(part.filename, number, _extension(part.type))
+            name = unique = safe_name(part.filename, number, _extension(part.type))
             stem, dot, ending = name.rpartition(".")
-            count = 2
-            unique = name
             while unique.lower() in taken:
+                counts[name] = count = counts.get(name, 1) + 1
                 unique = f"{stem} ({count}).{ending}" if dot else f"{name} ({count})"
-                count += 1
             taken.add(unique.lower())
             names.append(unique)
         return names
