@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 
 import pytest
 
@@ -255,3 +256,24 @@ async def test_a_cancelled_delivery_is_whole_or_not_there(house: House) -> None:
         assert octets is not None
         assert len(octets) == row[2]
     assert await house.damages() == []
+
+
+async def test_a_large_letter_passes_in_constant_memory(house: House) -> None:
+    account = await house.account()
+    piece, pieces = bytes(range(32, 96)) * 1024, 640  # 40 MiB
+    tracemalloc.start()
+    try:
+        draft = house.store.draft()
+        for _ in range(pieces):
+            await draft.write(piece)
+        await house.store.deliver(draft, [Delivery(account.id, PREFIX)], letter="L")
+        (letter,) = await house.store.fetch(account.inbox, [1])
+        assert letter is not None
+        size = 0
+        async for chunk in letter.chunks():
+            size += len(chunk)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert size == letter.size == len(PREFIX) + pieces * len(piece) + 2
+    assert peak < 4_000_000

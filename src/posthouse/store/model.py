@@ -30,6 +30,9 @@ EIGHT_BIT: Final = 2
 """Bit of a maildrop row: an octet over 127 stands in the prefix or the content's header."""
 
 
+_encoder: Final = msgspec.json.Encoder()
+
+
 class StoreError(Exception):
     """A store cannot be opened. The text says what happened, what it means and what to do."""
 
@@ -73,18 +76,32 @@ class UniqueIds:
         return self._pool[used : used + 16]
 
 
+class _Kept(msgspec.Struct, omit_defaults=True):
+    """What is kept of an envelope."""
+
+    sender: str
+    size: int | None = None
+    body: str | None = None
+    ret: str | None = None
+    envid: str | None = None
+    auth: str | None = None
+    smtputf8: bool = False
+
+
 def encode_envelope(envelope: Envelope | None) -> str:
     """The letter's envelope as JSON, without its recipients: those stand with their deliveries."""
     if envelope is None:
         return "{}"
-    fields: dict[str, object] = {"sender": str(envelope.sender) if envelope.sender is not None else ""}
-    for name in ("size", "body", "ret", "envid", "auth"):
-        value = getattr(envelope, name)
-        if value is not None:
-            fields[name] = value
-    if envelope.smtputf8:
-        fields["smtputf8"] = True
-    return msgspec.json.encode(fields).decode()
+    kept = _Kept(
+        "" if envelope.sender is None else str(envelope.sender),
+        envelope.size,
+        envelope.body,
+        envelope.ret,
+        envelope.envid,
+        envelope.auth,
+        envelope.smtputf8,
+    )
+    return _encoder.encode(kept).decode()
 
 
 def end_line(tail: bytes) -> bytes:
