@@ -198,7 +198,10 @@ static int format_header(char *to, long message)
         first + message * rcpts % mailboxes, domain, message, message, (long)getpid(), (long)time(NULL));
 }
 
-/* Lines of 72 printable characters; one line in fifty begins with a dot and goes out stuffed. */
+/*
+ * Lines of 72 printable characters.  In the first 8 KiB one line in fifty begins with a dot and goes out stuffed, as
+ * in text; what is longer goes on like an attachment in base64, which has no dots.
+ */
 static void make_content(void)
 {
     char header[512];
@@ -211,7 +214,7 @@ static void make_content(void)
         long here = length > 74 ? 74 : length;
         if (length - here < 3) /* no rest that is too short for a line */
             here = length > 74 ? 70 : length;
-        if (line++ % 50 == 20 && here > 3)
+        if (line++ % 50 == 20 && here > 3 && at < 8192)
             content[at++] = '.', content[at++] = '.', here--, length--;
         for (long i = 0; i < here - 2; i++) {
             random ^= random << 13, random ^= random >> 17, random ^= random << 5;

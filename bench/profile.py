@@ -7,6 +7,7 @@ with what they call.
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
 import subprocess
 import sys
@@ -73,13 +74,16 @@ def main() -> int:
     parser.add_argument("--lines", type=int, default=40, metavar="N", help="how many functions to print")
     parser.add_argument("--scale", type=float, default=2.0, metavar="X", help="X times the messages of the workload")
     parser.add_argument("--native", action="store_true", help="C functions too; slows the server down")
+    parser.add_argument("--posthouse", default="", metavar="CMD", help="how to call posthouse")
     parser.add_argument("--raw", type=Path, default=None, metavar="FILE", help="keep the raw samples here")
     found = parser.parse_args()
     workload = next(w for w in workloads() if w.key == found.workload)
     try:
         generator.build()
         with tempfile.TemporaryDirectory(prefix="posthouse-bench-") as name:
-            command = [str(Path(sys.executable).parent / "posthouse")]
+            command = (
+                shlex.split(found.posthouse) if found.posthouse else [str(Path(sys.executable).parent / "posthouse")]
+            )
             raw = record(workload, Path(name), command, native=found.native, scale=found.scale)
             print(hottest(raw, found.lines))
             if found.raw is not None:

@@ -219,6 +219,7 @@ def measure(options: Options) -> int:
     every = workloads(500, 10_000) if options.short else workloads()
     chosen = choose(every, options.only)
     adopt_orphans()
+    machine.share_priority(os.getpid())
     folder = Path(tempfile.mkdtemp(prefix="posthouse-bench-", dir=options.work))
     folder.chmod(0o755)  # the peers' own Unix accounts must get through
     about = {**machine.describe(folder), "revision": revision(), "when": time.strftime("%Y-%m-%d %H:%M:%S %Z")}
