@@ -67,11 +67,11 @@ class _Inbox:
 def deposit(deposits: Sequence[Deposit], unique_ids: UniqueIds, cursor: sqlite3.Cursor, batch: Batch) -> None:
     """Writes these letters in the transaction at hand and sets the result of each."""
     accounts = {delivery.account for item in deposits for delivery in item.deliveries}
-    content, found = cursor.execute(_INBOXES, (_encoder.encode(sorted(accounts)).decode(),)).fetchall()[0]
+    kept, found = cursor.execute(_INBOXES, (_encoder.encode(sorted(accounts)).decode(),)).fetchall()[0]
     inboxes = {row[0]: _Inbox(*row[1:]) for row in _decoder.decode(found)}
     contents: list[Any] = []
     messages: list[Any] = []
-    last = content
+    first = last = max(kept, batch.content)
     for item in deposits:
         refs = _messages_of(item, last + 1, inboxes, unique_ids, messages)
         if refs:
@@ -80,13 +80,13 @@ def deposit(deposits: Sequence[Deposit], unique_ids: UniqueIds, cursor: sqlite3.
             batch.pages += pages_of(0 if item.octets is None else item.size) + refs
         elif item.file is not None:
             batch.files.append(item.file)
-    if last == content:
+    if last == first:
         return
     _insert(_CONTENT, _CONTENT_ROW, contents, cursor)
     _insert(_MESSAGE, _MESSAGE_ROW, messages, cursor)
     counters = [(inbox.mailbox, inbox.added, inbox.octets) for inbox in inboxes.values() if inbox.added]
     cursor.execute(_COUNTERS, (_encoder.encode(counters).decode(),))
-    cursor.execute("UPDATE state SET content = ?", (last,))
+    batch.content = last
     batch.changed = True
 
 

@@ -28,6 +28,7 @@ _json: Final = msgspec.json.Encoder()
 class Batch:
     """What one transaction does beside the database, and what it cost."""
 
+    content: int = 0  # the last content id given in it, 0 for none
     files: list[str] = field(default_factory=list)  # content files that no row names once this is committed
     changed: bool = False
     pages: int = 0  # pages written, reckoned from above

@@ -183,7 +183,9 @@ class Writer:
                 if isinstance(job, Job):
                     self._alone(job, functools.partial(self._work, job), batch)
             if batch.changed:
-                self._cursor.execute("UPDATE state SET commits = commits + 1")
+                self._cursor.execute(
+                    "UPDATE state SET commits = commits + 1, content = max(content, ?)", (batch.content,)
+                )
                 self._cursor.execute("COMMIT")
             else:
                 self._cursor.execute("ROLLBACK")
@@ -200,7 +202,7 @@ class Writer:
         """All letters together; when one of them is bad, each alone, so that only that one fails."""
         if not deposits:
             return
-        trial = Batch()
+        trial = Batch(batch.content)
         self._cursor.execute("SAVEPOINT job")
         try:
             deposit(deposits, self._unique_ids, self._cursor, trial)
@@ -215,7 +217,7 @@ class Writer:
 
     def _alone(self, job: Job | Deposit, work: Callable[[Batch], None], batch: Batch) -> None:
         """One job in a SAVEPOINT of its own."""
-        trial = Batch()
+        trial = Batch(batch.content)
         self._cursor.execute("SAVEPOINT job")
         try:
             work(trial)
@@ -343,6 +345,7 @@ class Writer:
 
 
 def _merge(batch: Batch, trial: Batch) -> None:
+    batch.content = trial.content
     batch.files += trial.files
     batch.changed |= trial.changed
     batch.freed |= trial.freed
