@@ -26,10 +26,10 @@ check: ## ruff, mypy --strict, the floors of the architecture, the generated pag
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m tools.docs --check
 
-torture: ## kill the server 200 times under load and count what was lost (ROUNDS=n, TORTURE="--seed 7")
+torture: ## kill the server 200 times under load and count what was lost (ROUNDS=n, TORTURE="--power --seed 7")
 	@sh tools/prepare.sh dev
 	@$(BIN)/python -m tests.torture.kill --rounds $(ROUNDS) $(TORTURE)
 
