@@ -405,5 +405,6 @@ def workloads(idle_sessions: int = 5000, large: int = 100_000) -> list[Workload]
             lower_is_better=True,
             mailboxes=idle_sessions,
             once=True,
+            prepare=log_in_everywhere,  # what the first logins cost once is no part of a connection
         ),
     ]
