@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+from pathlib import Path
 
-from tests.system.server import find_command
+from tests.system.raw import logged_in
+from tests.system.scripted import terminal
+from tests.system.server import READER, find_command, serving
+from tests.system.test_send_dialogue import finish
 
 SENDER_SAYS = [
     r"220 x\.mail ESMTP",
@@ -42,3 +47,33 @@ def test_without_a_terminal() -> None:
     assert "Subject: Message 1" in done.stdout
     assert "mail.txt" in done.stdout
     assert re.search(r"Input password: *(?!\n)\S", done.stdout) is None, "the password is shown"
+
+
+def test_on_a_terminal(tmp_path: Path) -> None:
+    """It stays up, and what it tells people to type works as it stands; Ctrl-C ends it with 0 and the letters vanish
+    unless they were to be kept."""
+    kept = tmp_path / "kept"
+    with terminal([find_command(), "demo", "--keep", str(kept)], tmp_path) as demo:
+        demo.expect_exact("Ctrl-C")
+        demo.expect(r"posthouse send[^\r\n]*")
+        send = str(demo.after)
+        demo.expect(r"POSTHOUSE_PASSWORD=[^\r\n]*")
+        read = str(demo.after)
+        path = f"{Path(find_command()).parent}:{os.environ['PATH']}"
+        for line, said in ((send, "Sent to 1 of 1"), (read, "Hello again")):
+            done = subprocess.run(
+                line,
+                shell=True,
+                env={"PATH": path, "HOME": str(tmp_path)},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=40,
+            )
+            assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
+            assert said in done.stdout + done.stderr, f"{line}: {done.stdout}{done.stderr}"
+        demo.sendintr()
+        finish(demo)
+        assert demo.exitstatus == 0
+    with serving(kept, "pop3") as server, logged_in(server.pop3, READER, "secret") as session:
+        assert session.pop(b"STAT").startswith(b"+OK 1 ")
