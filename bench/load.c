@@ -88,8 +88,7 @@ static int poller;
 static long next_message, finished, live, held, connections, opened;
 static double *latencies, started, ended;
 static long long octets;
-static char *content;            /* the body every message shares, with its end "CRLF.CRLF" */
-static size_t content_length;
+static struct { char *octets; size_t length; } contents[2]; /* bodies with their end "CRLF.CRLF": plain, dotted */
 static struct sockaddr_in server;
 
 static double now(void)
@@ -199,22 +198,22 @@ static int format_header(char *to, long message)
 }
 
 /*
- * Lines of 72 printable characters.  In the first 8 KiB one line in fifty begins with a dot and goes out stuffed, as
- * in text; what is longer goes on like an attachment in base64, which has no dots.
+ * Lines of 72 printable characters, like an attachment in base64.  In a dotted content one line in fifty begins with
+ * a dot, which goes out stuffed.
  */
-static void make_content(void)
+static void make_content(int dotted)
 {
     char header[512];
     uint32_t random = 2463534242u;
     long length = size - format_header(header, 0), at = 0, line = 0;
     if (length < 4)
         die("size is too small: the header alone takes %ld octets", size - length);
-    content = malloc(length + length / 1000 + 64);
+    char *content = malloc(length + length / 1000 + 64);
     while (length > 0) {
         long here = length > 74 ? 74 : length;
         if (length - here < 3) /* no rest that is too short for a line */
             here = length > 74 ? 70 : length;
-        if (line++ % 50 == 20 && here > 3 && at < 8192)
+        if (dotted && line++ % 50 == 20 && here > 3)
             content[at++] = '.', content[at++] = '.', here--, length--;
         for (long i = 0; i < here - 2; i++) {
             random ^= random << 13, random ^= random >> 17, random ^= random << 5;
@@ -224,7 +223,8 @@ static void make_content(void)
         length -= here;
     }
     memcpy(content + at, ".\r\n", 3);
-    content_length = at + 3;
+    contents[dotted].octets = content;
+    contents[dotted].length = at + 3;
 }
 
 static void claim_message(struct session *s)
@@ -299,7 +299,7 @@ static void smtp_reply(struct session *s, const char *line, size_t length)
         break;
     case S_DATA:
         put(s, s->header, format_header(s->header, s->message));
-        put(s, content, content_length);
+        put(s, contents[s->message % 16 == 3].octets, contents[s->message % 16 == 3].length);
         s->state = S_CONTENT;
         flush(s);
         break;
@@ -626,7 +626,7 @@ int main(int count, char **words)
     if ((poller = epoll_create1(EPOLL_CLOEXEC)) < 0)
         die("epoll_create1: %s", strerror(errno));
     if (*mode == 's') {
-        make_content();
+        make_content(0), make_content(1);
         sessions = sessions < total ? sessions : total;
     } else if (*mode == 'p')
         sessions = sessions < total ? sessions : total;

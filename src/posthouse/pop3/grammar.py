@@ -25,11 +25,18 @@ def stuff(message: bytes, head: bytes = b"") -> bytes:
     A dot is added after every line feed that a dot follows, whether a carriage return came before it or not, so
     that no reader of lines can take a line of the message for the end of the reply. RFC 1939 §3.
     """
-    stuffed = message if _LINE_DOT.search(message) is None else message.replace(b"\n.", b"\n..")
+    stuffed = _double_dots(message)
     if message.startswith(b"."):
         stuffed = b"." + stuffed
     end = END if message.endswith(b"\r\n") or not message else b"\r\n" + END
     return b"".join((head, stuffed, end))
+
+
+def _double_dots(octets: bytes) -> bytes:
+    dot = octets.find(b".")  # attachments have none: one octet is found 15 times as fast as two
+    if dot < 0 or _LINE_DOT.search(octets, max(dot - 1, 0)) is None:
+        return octets
+    return octets.replace(b"\n.", b"\n..")
 
 
 class Stuffer:
@@ -44,7 +51,7 @@ class Stuffer:
         """The piece as it goes on the wire."""
         if not piece:
             return b""
-        stuffed = piece if _LINE_DOT.search(piece) is None else piece.replace(b"\n.", b"\n..")
+        stuffed = _double_dots(piece)
         if self._last.endswith(b"\n") and piece.startswith(b"."):
             stuffed = b"." + stuffed
         self._last = piece[-2:] if len(piece) > 1 else self._last[-1:] + piece
