@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -67,6 +68,9 @@ async def serve(
         try:
             raise_descriptor_limit()
             listening = await app.start()
+            # What was loaded stays; and sessions leave hardly any cycles, so looking for them can wait longer.
+            gc.freeze()
+            gc.set_threshold(20_000, 20, 20)
             sys.setswitchinterval(SWITCH_INTERVAL)
             notify("READY=1")
             if await ready(listening):

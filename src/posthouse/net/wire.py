@@ -162,7 +162,7 @@ class Wire(asyncio.BufferedProtocol):
         `stall_timeout` seconds without progress."""
         self._flush()
         while self._writing_paused:
-            await self._wait(self._loop.time() + self.stall_timeout)
+            await self._waiting(self._loop.time() + self.stall_timeout)
 
     async def events(self, core: Core[E]) -> AsyncGenerator[E, None]:
         """Yields the events of the core as octets come in, until the peer ends the connection.
@@ -170,25 +170,33 @@ class Wire(asyncio.BufferedProtocol):
         Raises TimeoutError when `patience` seconds pass without an event or the deadline is over, and Stopping
         when the server is being stopped, no message is under way and every octet that came was used.
         """
+        # Everything that every command goes through stands here in one piece: a call that can be saved is saved.
         next_event = core.next_event
         while True:
             due = 0.0
             while (event := next_event()) is None:
-                if self._out or self._writing_paused:
+                if self._out:
+                    self._flush()
+                if self._writing_paused:
                     await self.drain()
-                if not self._input:
-                    due = due or self._loop.time() + self.patience
-                    await self._wait_for_octets(due)
-                    if not self._input:
+                while not self._input:
+                    if self._ended:
                         return
+                    if self._stop_asked and not self.busy:
+                        raise Stopping
+                    due = due or self._due()
+                    await self._waiting(due)
                 core.feed(self._take())
             yield event
 
     async def read(self) -> bytes:
         """The next octets, b"" at the end of the connection. Flushes first. Raises as `events` does."""
         await self.drain()
-        if not self._input:
-            await self._wait_for_octets(self._loop.time() + self.patience)
+        due = self._due()
+        while not self._input and not self._ended:
+            if self._stop_asked and not self.busy:
+                raise Stopping
+            await self._waiting(due)
         return self._take()
 
     async def finish(self, discard: float = 0.0) -> None:
@@ -204,7 +212,7 @@ class Wire(asyncio.BufferedProtocol):
             try:
                 while not self._ended:
                     self._take()
-                    await self._wait(due)
+                    await self._waiting(due)
             except (TimeoutError, Stopping):
                 pass
         self.close()
@@ -253,16 +261,12 @@ class Wire(asyncio.BufferedProtocol):
             self._transport.resume_reading()
         return octets
 
-    async def _wait_for_octets(self, due: float) -> None:
-        if self._deadline is not None:
-            due = min(due, self._deadline)
-        while not self._input and not self._ended:
-            if self._stop_asked and not self.busy:
-                raise Stopping
-            await self._wait(due)
+    def _due(self) -> float:
+        due = self._loop.time() + self.patience
+        return due if self._deadline is None else min(due, self._deadline)
 
-    async def _wait(self, due: float) -> None:
-        """Waits until woken, at most until `due` on the loop's clock."""
+    def _waiting(self, due: float) -> asyncio.Future[None]:
+        """What to await until woken, at most until `due` on the loop's clock."""
         self._wait_due = due
         timer = self._timer
         # One timer serves many waits: it is moved only when it would ring too late, and looks again when it rings.
@@ -271,15 +275,12 @@ class Wire(asyncio.BufferedProtocol):
         elif timer.when() > due:
             timer.cancel()
             self._timer = self._loop.call_at(due, self._tick)
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        waiter = self._waiter = self._loop.create_future()
+        return waiter
 
     def _tick(self) -> None:
         self._timer = None
-        if self._waiter is None:
+        if self._waiter is None or self._waiter.done():
             return
         if self._loop.time() >= self._wait_due:
             self._fail(TimeoutError())

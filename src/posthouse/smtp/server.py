@@ -231,10 +231,7 @@ class SmtpServerCore:
         """The positive reply to EHLO, HELO or LHLO, with the extensions (RFC 5321 §4.1.1.1)."""
         if isinstance(command, Helo):
             return Smtp.HELO.fill(host=self.host, peer=command.name)
-        first = Smtp.EHLO.fill(host=self.host, peer=command.name)
-        more = "".join(f"\n{line}" for line in self.extensions())
-        classic = None if first.classic is None else first.classic + more
-        return Reply(first.code, first.status, first.text + more, classic)
+        return _hello(self.host, command.name, self.extensions())
 
     def extensions(self) -> tuple[str, ...]:
         """The lines of EHLO after the first."""
@@ -280,6 +277,8 @@ class SmtpServerCore:
     def _line(self, limit: int) -> bytes | Settled | None:
         """The next line without its end, or what is wrong with it, or None when it is not complete."""
         buffer, start = self._buffer, self._pos
+        if start == len(buffer):
+            return None
         if self.state is State.START and buffer.startswith(b"\x16", start):
             return self._drop(Settled(Smtp.BAD_OCTETS, fatal=True))  # TLS where plain text is spoken
         end = buffer.find(b"\n", start) + 1
@@ -604,6 +603,13 @@ class SmtpServerCore:
 @lru_cache(maxsize=64)
 def _greeting(mode: Mode, host: str) -> Reply:
     return (Smtp.LMTP_GREETING if mode is Mode.LMTP else Smtp.GREETING).fill(host=host)
+
+
+@lru_cache(maxsize=256)  # the same clients come again and again
+def _hello(host: str, peer: str, extensions: tuple[str, ...]) -> Reply:
+    first = Smtp.EHLO.fill(host=host, peer=peer)
+    more = "".join(f"\n{line}" for line in extensions)
+    return Reply(first.code, first.status, first.text + more, None if first.classic is None else first.classic + more)
 
 
 @lru_cache(maxsize=64)
