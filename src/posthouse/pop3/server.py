@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import IntEnum, auto
 from typing import Final, TypeAlias
 
 from posthouse.mail.limits import Pop3Limits
@@ -19,7 +19,7 @@ Tap: TypeAlias = Callable[[bytes, bool], None]
 MAX_DISCARD: Final = 65_536  # octets of one overlong line that are read over before we hang up
 
 
-class State(Enum):
+class State(IntEnum):  # its hash is C code, an Enum's is Python's
     """Where a session stands. RFC 1939 §3; AUTHORIZATION has two steps more."""
 
     AUTHORIZATION = auto()
