@@ -109,3 +109,24 @@ def test_half_an_update() -> None:
     ledger.boxes[A].marked({"u1": first.number, "u2": second.number})
     ledger.judge({A: ["u2"], B: []})
     found(ledger, {"half_updates": 1})
+
+
+def test_a_lie_after_the_power_cut() -> None:
+    ledger, letter = begin()
+    ledger.cut = True
+    ledger.sent(letter)
+    ledger.acknowledge(letter)
+    ledger.cut = False
+    ledger.judge({A: [], B: []})
+    found(ledger, {"lost": 1})
+
+
+def test_an_answer_that_the_power_cut_overtook() -> None:
+    ledger, letter = begin()
+    ledger.sent(letter)
+    ledger.cut = True
+    ledger.acknowledge(letter)
+    assert ledger.read(A, "u1", PREFIX + letter.content()) is None
+    ledger.cut = False
+    ledger.judge({A: [], B: []})
+    found(ledger, {})
