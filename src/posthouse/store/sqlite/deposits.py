@@ -95,6 +95,7 @@ def _messages_of(
 ) -> int:
     """Adds the message rows of one letter and sets its result; returns how many there are."""
     results: list[Delivered] = []
+    mailboxes: list[int] = []
     refs = 0
     for delivery in item.deliveries:
         inbox = inboxes.get(delivery.account)
@@ -110,6 +111,7 @@ def _messages_of(
         inbox.octets += size
         inbox.used += size
         refs += 1
+        mailboxes.append(inbox.mailbox)
         messages += (
             (inbox.mailbox << 32) + uid,
             unique_id,
@@ -126,6 +128,7 @@ def _messages_of(
         )
         results.append(Delivered(delivery.account, uid, unique_id))
     item.result = results
+    item.mailboxes = mailboxes
     return refs
 
 

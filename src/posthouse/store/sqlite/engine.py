@@ -34,7 +34,7 @@ from posthouse.store.datadir import DataDirectory
 from posthouse.store.model import INLINE, Options, StoreError, UniqueIds, encode_envelope, header_of
 from posthouse.store.sqlite import check, jobs
 from posthouse.store.sqlite.jobs import LAST_UID, Batch, Deposit, Job
-from posthouse.store.sqlite.lookups import Lookups
+from posthouse.store.sqlite.lookups import Lookups, Maildrops
 from posthouse.store.sqlite.pool import Readers, connect, prepare
 from posthouse.store.sqlite.writer import Writer
 
@@ -88,6 +88,7 @@ class SqliteStore:
         self._options = options
         self._locked: set[int] = set()
         self._lookups = Lookups(directory, clock)
+        self._maildrops = Maildrops(clock)
         prepare(directory.database, options.busy_timeout, clock.now(), serve=directory.serve)
         # Writers never hold up readers; only the recovery of the WAL after a crash does, for milliseconds.
         self._readers = Readers(functools.partial(connect, directory.database, timeout=0.25))
@@ -102,6 +103,7 @@ class SqliteStore:
             UniqueIds(random),
             options,
             log,
+            changed=self._maildrops.forget,
         )
         directory.keep_reserve()
 
@@ -178,10 +180,12 @@ class SqliteStore:
 
     async def maildrop(self, mailbox: int) -> Maildrop:
         """The messages of a mailbox now."""
+        if (known := self._maildrops.get(mailbox)) is not None:
+            return known
         row = self._readers.inline(_LIST, (mailbox, _SHORT_LIST))[0]
         if row[0] is not None and row[0] > _SHORT_LIST:
             return await self._in_thread(self._long_maildrop, mailbox)
-        return _maildrop(mailbox, row)
+        return self._maildrops.keep(_maildrop(mailbox, row))
 
     def _long_maildrop(self, mailbox: int) -> Maildrop:
         with self._readers.snapshot() as cursor:
@@ -246,7 +250,9 @@ class SqliteStore:
         gone = list(deleted)
         seen = list(set(retrieved).difference(gone))
         if gone or seen:
-            await self._change(functools.partial(jobs.update, mailbox, gone, seen), frees=bool(gone))
+            await self._change(
+                functools.partial(jobs.update, mailbox, gone, seen), frees=bool(gone), mailboxes=(mailbox,)
+            )
 
     # Domains and accounts
 
@@ -336,10 +342,12 @@ class SqliteStore:
         finally:
             self._lookups.changed()
 
-    async def _change(self, work: Callable[[Any, Batch], T], *, frees: bool = False) -> T:
+    async def _change(
+        self, work: Callable[[Any, Batch], T], *, frees: bool = False, mailboxes: Sequence[int] = ()
+    ) -> T:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._writer.admit(0)
-        self._writer.submit(Job(future, work, 0, frees))
+        self._writer.submit(Job(future, work, 0, frees, mailboxes))
         return await future
 
     async def _in_thread(self, work: Callable[..., T], *arguments: Any) -> T:

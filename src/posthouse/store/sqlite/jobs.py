@@ -43,6 +43,7 @@ class Job:
     work: Callable[[sqlite3.Cursor, Batch], Any]
     weight: int = 0  # octets it keeps in memory
     frees: bool = False  # gives room back: a full disk's reserve is spent for it
+    mailboxes: Sequence[int] = ()  # that are changed
     result: Any = None
     error: Exception | None = None
 
@@ -62,6 +63,7 @@ class Deposit:
     octets: bytearray | None = None  # either these
     file: str | None = None  # or a file that is in its place
     weight: int = 0
+    mailboxes: Sequence[int] = ()  # that got a copy
     result: list[Delivered] | None = None
     error: Exception | None = None
 

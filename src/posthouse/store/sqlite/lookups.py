@@ -1,4 +1,4 @@
-"""Domains and accounts that were looked up a moment ago.
+"""What was looked up a moment ago: domains, accounts and short maildrops.
 
 Every RCPT asks for a domain and an account. In the database that costs some 70 microseconds under load, because each
 COMMIT makes a reader's page cache stale and each statement gives up the interpreter lock. So answers are kept for a
@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from posthouse.ports.store import Account, Domain
+from posthouse.ports.store import Account, Domain, Maildrop
 from posthouse.ports.system import Clock
 from posthouse.store.datadir import DataDirectory
 
 MARKER: Final = "directory.changes"  # in the data directory
 LIFETIME: Final = 1.0  # seconds; also covers a process that was killed between its COMMIT and its mark
 MOST: Final = 10_000
+ROWS: Final = 50_000  # of all maildrops in memory together: some 8 MB
+DROP_LIFETIME: Final = 60.0  # seconds
 
 
 class Lookups:
@@ -75,3 +77,43 @@ class Lookups:
     def _forget(self) -> None:
         self._domains.clear()
         self._accounts.clear()
+
+
+class Maildrops:
+    """Short maildrops, for clients that look for mail every minute. Lives on the event loop's thread.
+
+    Only this process changes mailboxes while it serves, and `forget` is called before anybody is told of a change:
+    so nobody who heard of a letter, or of a deletion, sees a maildrop from before it.
+    """
+
+    __slots__ = ("_clock", "_kept", "_rows")
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._kept: dict[int, tuple[Maildrop, float]] = {}
+        self._rows = 0
+
+    def get(self, mailbox: int) -> Maildrop | None:
+        """The maildrop as it was read not long ago, if nothing changed since."""
+        kept = self._kept.get(mailbox)
+        if kept is None:
+            return None
+        if self._clock.monotonic() > kept[1]:
+            self.forget((mailbox,))
+            return None
+        return kept[0]
+
+    def keep(self, maildrop: Maildrop) -> Maildrop:
+        """Keeps a maildrop that was read just now, and returns it."""
+        self.forget((maildrop.mailbox,))
+        self._kept[maildrop.mailbox] = (maildrop, self._clock.monotonic() + DROP_LIFETIME)
+        self._rows += len(maildrop.rows) + 1
+        while self._rows > ROWS:
+            self.forget((next(iter(self._kept)),))
+        return maildrop
+
+    def forget(self, mailboxes: Sequence[int]) -> None:
+        """These mailboxes were changed."""
+        for mailbox in mailboxes:
+            if (kept := self._kept.pop(mailbox, None)) is not None:
+                self._rows -= len(kept[0].rows) + 1

@@ -57,8 +57,11 @@ class Writer:
         unique_ids: UniqueIds,
         options: Options,
         log: Log | None,
+        *,
+        changed: Callable[[Sequence[int]], None] = lambda mailboxes: None,
     ) -> None:
         self._open = open_one
+        self._changed = changed  # hears on the event loop's thread of changed mailboxes, before the callers do
         self._readers = readers
         self._files = files
         self._unique_ids = unique_ids
@@ -102,6 +105,8 @@ class Writer:
         for job in jobs:
             self._waiting -= 1
             self._octets -= job.weight
+            if job.mailboxes:
+                self._changed(job.mailboxes)
             if job.done.done():  # the caller was cancelled and no longer listens
                 continue
             if job.error is not None:
