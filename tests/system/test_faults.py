@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.letters import MIB, letter
-from tests.system.programs import leave_out
+from tests.system.programs import find_program, leave_out
 from tests.system.raw import Raw, collect, deliver, greeted, stuffed
 from tests.system.server import READER, Endpoint, Server, find_command, run_posthouse, serving, wait_for
 
@@ -124,3 +124,29 @@ def _free_ports(count: int) -> list[int]:
         for one in sockets:
             one.bind(("127.0.0.1", 0))
         return [one.getsockname()[1] for one in sockets]
+
+
+@pytest.mark.parametrize("call", ["fdatasync", "pwrite64"])
+def test_disk_that_fails(data: Path, tmp_path: Path, call: str) -> None:
+    """A write or sync that fails is 451 and never 250; when the disk works again, so does the server, and nothing
+    that was answered is missing."""
+    strace = find_program("strace")
+    with serving(data, "smtp", "pop3") as server:
+        assert deliver(server.smtp, [READER], letter("1 KiB")).startswith(b"250")
+        with (tmp_path / "strace").open("w") as words:
+            process = str(server.process.pid)
+            command = [strace, "-f", "-p", process, "-e", f"trace={call}", "-e", f"inject={call}:error=EIO:when=1..2"]
+            fault = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=words, stderr=words)
+        try:
+            said = (tmp_path / "strace").read_text
+            wait_for(lambda: "attached" in said() or fault.poll() is not None, said)
+            if fault.poll() is not None:
+                leave_out("this machine lets nobody trace a process")
+            assert _answer_to_a_letter(server).startswith(b"451 4.3.0")
+        finally:
+            fault.send_signal(signal.SIGINT)
+            fault.wait(20)
+        assert "INJECTED" in said()
+        wait_for(lambda: _answer_to_a_letter(server).startswith(b"250"), lambda: server.log[-2000:])
+        assert len(collect(server.pop3, READER)) in (2, 3)  # what was told 451 may be there or not
+    run_posthouse(data, "doctor", "--store")
