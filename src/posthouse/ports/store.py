@@ -170,8 +170,8 @@ class Store(Spool, Protocol):
         """Makes the draft's content a letter in the INBOX of each account, in one transaction, and returns once that
         is on the disk: one result per delivery, in order. The draft is used up. `letter` is the letter's id.
 
-        A content without a final CRLF gets one (an empty one stays empty). Raises Unavailable when the transaction failed: then no mailbox
-        has anything of it. When every delivery has a `failure`, nothing is stored.
+        A content without a final CRLF gets one (an empty one stays empty). Raises Unavailable when the transaction
+        failed: then no mailbox has anything of it. When every delivery has a `failure`, nothing is stored.
         """
         ...
 
