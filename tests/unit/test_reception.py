@@ -88,7 +88,7 @@ async def test_ids_sort_by_time_and_are_not_guessed() -> None:
     assert len(set(ids)) == 1000
     still = [room._letter_id() for _ in range(1000)]
     assert len(set(still)) == 1000, "letters of one millisecond differ"
-    assert {len(letter) for letter in ids + still} == {18}
+    assert {len(letter) for letter in ids + still} == {22}
     assert all(letter.isascii() and letter.isalnum() and letter.islower() for letter in ids)
 
 

@@ -26,9 +26,6 @@ from posthouse.smtp.commands import Mail, Rcpt
 HEADER_SEEN: Final = 1_048_576
 """Octets of a header that are searched for Received fields; the newest stand first, and 50 of them take 25,000."""
 
-_DIGITS: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # no i, l, o, u: read aloud and copied without mistakes
-_PAIRS: Final = tuple(high + low for high in _DIGITS for low in _DIGITS)  # ten bits at once
-
 
 @dataclass(slots=True)
 class Client:
@@ -184,12 +181,10 @@ class Reception:
         return return_path(envelope.sender) + received(hop)
 
     def _letter_id(self) -> str:
-        """Sorts by time (45 bits of milliseconds, until the year 3084) and cannot be guessed (45 random bits)."""
+        """Sorts by time (milliseconds) and cannot be guessed (43 random bits): 22 hexadecimal digits."""
         if not self._chances:  # the system is asked for many at once: a call costs 20 us
             self._chances = list(struct.unpack(">256Q", self._random.octets(2048)))
-        chance = self._chances.pop() >> 19
-        number = int(self._clock.now() * 1000) << 45 | chance
-        return "".join([_PAIRS[number >> shift & 1023] for shift in range(80, -1, -10)])
+        return f"{int(self._clock.now() * 1000) << 43 | self._chances.pop() >> 21:022x}"
 
     def _tell(self, transaction: Transaction, letter: str, size: int, failures: list[Reply | None]) -> None:
         client, envelope = transaction.client, transaction.envelope

@@ -205,7 +205,8 @@ class _Session:
     async def _answer(self, event: Event) -> Replies:
         """What is said to one event; the one place where refusals and faults become replies."""
         try:
-            return await _HANDLERS[type(event)](self, event)
+            said = _HANDLERS[type(event)](self, event)
+            return said if isinstance(said, tuple) else await said
         except Rejected as rejected:
             self._tell_refused(event, rejected.reply)
             return (rejected.reply,)
@@ -228,7 +229,7 @@ class _Session:
 
     # Commands
 
-    async def _settled(self, event: Event) -> Replies:
+    def _settled(self, event: Event) -> tuple[Reply]:
         assert isinstance(event, Settled)
         if self._transaction is None:
             self._began = 0.0
@@ -245,10 +246,10 @@ class _Session:
         await self._forget()
         return (Smtp.RESET,)
 
-    async def _quit(self, event: Event) -> Replies:
+    def _quit(self, event: Event) -> tuple[Reply]:
         return (self._server.goodbye,)
 
-    async def _mail(self, event: Event) -> Replies:
+    def _mail(self, event: Event) -> tuple[Reply]:
         assert isinstance(event, Mail)
         self._transaction = self._server.reception.begin(event, self._client)
         return (Smtp.SENDER_OK,)
@@ -280,7 +281,7 @@ class _Session:
 
     # The message
 
-    async def _data(self, event: Event) -> Replies:
+    def _data(self, event: Event) -> tuple[Reply]:
         assert self._transaction is not None
         self._server.reception.open(self._transaction)
         self._began = self._server.clock.monotonic()
@@ -397,7 +398,7 @@ class _Session:
         )
 
 
-_Handler = Callable[[_Session, Event], Awaitable[Replies]]
+_Handler = Callable[[_Session, Event], tuple[Reply] | Awaitable[Replies]]
 _HANDLERS: Final[dict[type, _Handler]] = {
     Settled: _Session._settled,
     Ehlo: _Session._hello,

@@ -27,7 +27,7 @@ DROP_LIFETIME: Final = 60.0  # seconds
 class Lookups:
     """What was found, by name. Lives on the event loop's thread."""
 
-    __slots__ = ("_accounts", "_clock", "_domains", "_file", "_seen", "_since")
+    __slots__ = ("_accounts", "_clock", "_domains", "_file", "_look", "_seen", "_since")
 
     def __init__(self, directory: DataDirectory, clock: Clock) -> None:
         self._clock = clock
@@ -36,6 +36,7 @@ class Lookups:
         self._file = -1
         self._seen = -1
         self._since = 0.0
+        self._look = 0.0
         with contextlib.suppress(OSError):  # without a marker, changes by others are seen within a second
             self._file = os.open(directory.path / MARKER, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
             directory.adopt(directory.path / MARKER)
@@ -68,8 +69,11 @@ class Lookups:
                 os.write(self._file, b".")
 
     def _check(self) -> None:
-        size = os.fstat(self._file).st_size if self._file >= 0 else 0
         now = self._clock.monotonic()
+        if now < self._look:
+            return
+        self._look = now + PAUSE
+        size = os.fstat(self._file).st_size if self._file >= 0 else 0
         if size != self._seen or now - self._since > LIFETIME or len(self._accounts) + len(self._domains) > MOST:
             self._forget()
             self._seen, self._since = size, now
