@@ -2,13 +2,15 @@
 
 Every RCPT asks for a domain and an account. In the database that costs some 70 microseconds under load, because each
 COMMIT makes a reader's page cache stale and each statement gives up the interpreter lock. So answers are kept for a
-second, and dropped at once when anybody changed a domain or an account: every process appends an octet to a marker
-file after such a COMMIT, and the file's size is looked at before an answer from memory is given.
+second, and dropped at once when anybody changed a domain or an account: every process writes another mark into a file
+after such a COMMIT, and the mark is looked at before an answer from memory is given. The file is mapped into memory,
+since a system call, too, would give up the interpreter lock: 36 microseconds a look with a busy writer thread.
 """
 
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -18,6 +20,7 @@ from posthouse.ports.system import Clock
 from posthouse.store.datadir import DataDirectory
 
 MARKER: Final = "directory.changes"  # in the data directory
+MARK: Final = 8  # octets of the mark, chosen at random
 LIFETIME: Final = 1.0  # seconds; also covers a process that was killed between its COMMIT and its mark
 MOST: Final = 10_000
 ROWS: Final = 50_000  # of all maildrops in memory together: some 8 MB
@@ -27,22 +30,29 @@ DROP_LIFETIME: Final = 60.0  # seconds
 class Lookups:
     """What was found, by name. Lives on the event loop's thread."""
 
-    __slots__ = ("_accounts", "_clock", "_domains", "_file", "_look", "_seen", "_since")
+    __slots__ = ("_accounts", "_clock", "_domains", "_file", "_mapped", "_seen", "_since")
 
     def __init__(self, directory: DataDirectory, clock: Clock) -> None:
         self._clock = clock
         self._domains: dict[str, Domain] = {}
         self._accounts: dict[str, Account] = {}
         self._file = -1
-        self._seen = -1
+        self._mapped: mmap.mmap | None = None
+        self._seen = b"none yet"
         self._since = 0.0
-        self._look = 0.0
         with contextlib.suppress(OSError):  # without a marker, changes by others are seen within a second
-            self._file = os.open(directory.path / MARKER, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
+            self._file = os.open(directory.path / MARKER, flags, 0o600)
             directory.adopt(directory.path / MARKER)
+            if os.fstat(self._file).st_size < MARK:
+                os.write(self._file, bytes(MARK))
+            self._mapped = mmap.mmap(self._file, MARK, access=mmap.ACCESS_READ)
 
     def close(self) -> None:
         """Lets go of the marker."""
+        if self._mapped is not None:
+            self._mapped.close()
+            self._mapped = None
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -66,17 +76,15 @@ class Lookups:
         self._forget()
         with contextlib.suppress(OSError):
             if self._file >= 0:
-                os.write(self._file, b".")
+                os.lseek(self._file, 0, os.SEEK_SET)
+                os.write(self._file, os.urandom(MARK))
 
     def _check(self) -> None:
+        mark = b"" if self._mapped is None else self._mapped[:MARK]
         now = self._clock.monotonic()
-        if now < self._look:
-            return
-        self._look = now + PAUSE
-        size = os.fstat(self._file).st_size if self._file >= 0 else 0
-        if size != self._seen or now - self._since > LIFETIME or len(self._accounts) + len(self._domains) > MOST:
+        if mark != self._seen or now - self._since > LIFETIME or len(self._accounts) + len(self._domains) > MOST:
             self._forget()
-            self._seen, self._since = size, now
+            self._seen, self._since = mark, now
 
     def _forget(self) -> None:
         self._domains.clear()
