@@ -22,7 +22,7 @@ VALID = [
     ('""@x.mail', '""@x.mail', '""@x.mail'),
     ("a@[192.0.2.1]", "a@[192.0.2.1]", "a@[192.0.2.1]"),
     ("a@[IPv6:2001:DB8:0:0::1]", "a@[IPv6:2001:db8::1]", "a@[IPv6:2001:DB8:0:0::1]"),
-    ("a@[ipv6:::ffff:192.0.2.1]", "a@[IPv6:::ffff:c000:201]", "a@[ipv6:::ffff:192.0.2.1]"),
+    ("a@[ipv6:::ffff:192.0.2.1]", "a@[IPv6:::ffff:192.0.2.1]", "a@[ipv6:::ffff:192.0.2.1]"),
     ("a@[Tag:what-Ever]", "a@[tag:what-ever]", "a@[Tag:what-Ever]"),
     ("a@localhost", "a@localhost", "a@localhost"),
     ("a@1.2.3", "a@1.2.3", "a@1.2.3"),

@@ -192,7 +192,9 @@ def _literal_key(domain: str) -> str:
         if inside[:5].lower() == "ipv6:":
             if "%" in inside:
                 raise AddressError("An address literal has no zone")
-            return f"[IPv6:{IPv6Address(inside[5:])}]"
+            address = IPv6Address(inside[5:])
+            # RFC 5952 §5 writes mapped addresses with dots; Python does so from 3.13 on.
+            return f"[IPv6:::ffff:{address.ipv4_mapped}]" if address.ipv4_mapped else f"[IPv6:{address}]"
         if ":" not in inside:
             return f"[{IPv4Address(inside)}]"
     except AddressValueError as error:

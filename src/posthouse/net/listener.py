@@ -139,7 +139,8 @@ def _explain(protocol: str, host: str, port: int, error: OSError) -> str:
             f"{where}: ports below 1024 are for the administrator. Choose a port above 1023, "
             f"or give the program the capability CAP_NET_BIND_SERVICE, or start it as root"
         )
-    if number in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+    # Since Python 3.13 asyncio says it in words, without the number.
+    if number in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) or "could not bind on any address" in str(error):
         return f"{where}: this machine has no such address. `ip address` lists those it has"
     if isinstance(error, socket.gaierror):
         return f"{where}: the name {host!r} is not known. Give an IP address"

@@ -27,6 +27,7 @@ def become_owner(path: Path) -> None:
     from posthouse.store.sqlite import engine
 
     resources.files(engine.__package__ or "")
+    path.absolute().as_uri()  # Python 3.13 loads urllib for it
     datadir.become_owner(path)
 
 
