@@ -170,10 +170,11 @@ def render_text(
 ) -> str:
     """Time, level, event and key=value on a line; a traceback follows in lines that begin with a blank."""
     parts = [f"{stamp} {level:<7} {event}"]
-    for name, value in bound.items():
-        parts.append(f"{name}={_shown(value)}")
-    for name, value in fields.items():
-        parts.append(f"{name}={_shown(value)}")
+    for values in (bound, fields):
+        for name, value in values.items():
+            # Most values are short texts, seen before: they need no further call.
+            shown = _shown_text(value) if type(value) is str and len(value) <= 100 else _shown(value)
+            parts.append(f"{name}={shown}")
     line = " ".join(parts) + "\n"
     return line + _indented(trace) if trace else line
 

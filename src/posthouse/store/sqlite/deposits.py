@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -18,7 +19,7 @@ from posthouse.ports.store import Delivered
 from posthouse.store.model import UniqueIds
 from posthouse.store.sqlite.jobs import LAST_UID, Batch, Deposit, pages_of
 
-_GROUPS: Final = (32, 16, 8, 4, 2, 1)  # rows of one INSERT; each size is prepared once
+_ROWS: Final = 32  # rows of one INSERT at most; each number of rows is prepared once
 
 _CONTENT: Final = "INSERT INTO content (id, letter, envelope, size, checksum, refs, file, data) VALUES "
 _CONTENT_ROW: Final = "(?, ?, ?, ?, ?, ?, ?, ?)"
@@ -146,13 +147,11 @@ def _failure(inbox: _Inbox | None, size: int) -> str | None:
 def _insert(head: str, row: str, values: list[Any], cursor: sqlite3.Cursor) -> None:
     """INSERTs rows given as one flat list of values, many rows with each statement."""
     columns = row.count("?")
-    at, left = 0, len(values) // columns
-    for group in _GROUPS:
-        while left >= group:
-            end = at + group * columns
-            cursor.execute(_statement(head, row, group), values[at:end])
-            at, left = end, left - group
+    for at in range(0, len(values), _ROWS * columns):
+        some = values[at : at + _ROWS * columns]
+        cursor.execute(_statement(head, row, len(some) // columns), some)
 
 
+@lru_cache(maxsize=2 * _ROWS)
 def _statement(head: str, row: str, rows: int) -> str:
     return head + ", ".join([row] * rows)

@@ -204,20 +204,19 @@ class Writer:
         self._files.remove(batch.files)
 
     def _deposit(self, deposits: list[Deposit], batch: Batch) -> None:
-        """All letters together; when one of them is bad, each alone, so that only that one fails."""
+        """All letters together, as the first work of the transaction; when one of them is bad, the transaction begins
+        anew with a SAVEPOINT for each, so that only that one fails."""
         if not deposits:
             return
         trial = Batch(batch.content)
-        self._cursor.execute("SAVEPOINT job")
         try:
             deposit(deposits, self._unique_ids, self._cursor, trial)
         except (*_OWN_FAULTS, *_REFUSALS):
-            self._cursor.execute("ROLLBACK TO job")
-            self._cursor.execute("RELEASE job")
+            self._cursor.execute("ROLLBACK")
+            self._cursor.execute("BEGIN IMMEDIATE")
             for item in deposits:
                 self._alone(item, functools.partial(deposit, [item], self._unique_ids, self._cursor), batch)
             return
-        self._cursor.execute("RELEASE job")
         _merge(batch, trial)
 
     def _alone(self, job: Job | Deposit, work: Callable[[Batch], None], batch: Batch) -> None:
