@@ -76,10 +76,7 @@ class Address:
     @property
     def key(self) -> str:
         """The form that equal addresses share: lower case, NFC, quotes only where needed, the domain as A-labels."""
-        local = self.local.lower()
-        if not local.isascii():
-            local = unicodedata.normalize("NFC", local)
-        return f"{_quote(local)}@{domain_key(self.domain)}" if self.domain else _quote(local)
+        return _key(self.local, self.domain)
 
     @property
     def is_ascii(self) -> bool:
@@ -115,6 +112,14 @@ def parse_domain(text: str) -> str:
     elif not _ASCII_DOMAIN.fullmatch(text):
         _a_labels(text)
     return text
+
+
+@lru_cache(maxsize=4096)
+def _key(local: str, domain: str) -> str:
+    local = local.lower()
+    if not local.isascii():
+        local = unicodedata.normalize("NFC", local)
+    return f"{_quote(local)}@{domain_key(domain)}" if domain else _quote(local)
 
 
 def domain_key(domain: str) -> str:

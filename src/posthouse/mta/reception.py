@@ -120,12 +120,13 @@ class Reception:
         transaction.envelope.recipients.append(recipient)
 
     async def _account(self, address: Address) -> Account:
-        if address.domain and (address.domain[0] == "[" or not await self._directory.is_local(address.domain)):
-            raise Rejected(Smtp.NO_RELAY)
-        account = await self._directory.find(address)
-        if account is None:
-            raise Rejected(Smtp.NO_SUCH_USER)
-        return account
+        # The account first: where there is one, its domain is ours.
+        literal = address.domain.startswith("[")
+        account = None if literal else await self._directory.find(address)
+        if account is not None:
+            return account
+        ours = not literal and (not address.domain or await self._directory.is_local(address.domain))
+        raise Rejected(Smtp.NO_SUCH_USER if ours else Smtp.NO_RELAY)
 
     def open(self, transaction: Transaction) -> Draft:
         """Content is to come: where it goes. Raises Unavailable when there is no room."""

@@ -60,7 +60,6 @@ class Wire(asyncio.BufferedProtocol):
         "_waiter",
         "_writing_paused",
         "busy",
-        "local",
         "patience",
         "peer",
         "stall_timeout",
@@ -88,13 +87,12 @@ class Wire(asyncio.BufferedProtocol):
         self.patience = 300.0
         self.stall_timeout = STALL_TIMEOUT
         self.tap: SessionObserver | None = None
-        self.local = self.peer = Endpoint("", 0)
+        self.peer = Endpoint("", 0)
 
     # What the event loop calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self.local = _endpoint(transport.get_extra_info("sockname"))
         self.peer = _endpoint(transport.get_extra_info("peername"))
         if self._on_open is not None:
             self._on_open(self)
@@ -135,6 +133,11 @@ class Wire(asyncio.BufferedProtocol):
         self._wake()
 
     # What a session calls
+
+    @property
+    def local(self) -> Endpoint:
+        """Our end of the connection; asking for it costs a system call."""
+        return _endpoint(self._transport.get_extra_info("sockname"))
 
     @property
     def encrypted(self) -> bool:
