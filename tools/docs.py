@@ -25,7 +25,7 @@ def replies() -> str:
     for title, registry in (("SMTP, submission and LMTP", Smtp), ("POP3", Pop3)):
         parts.append(f"## {title}\n\n| code | status | text | classic |\n|---|---|---|---|")
         found = {value for value in vars(registry).values() if isinstance(value, Reply)}
-        for reply in sorted(found, key=lambda reply: (reply.code, reply.status, reply.text)):
+        for reply in sorted(found, key=lambda reply: (reply.code, reply.status, reply.text, reply.classic or "")):
             classic = "" if reply.classic is None else _cell(reply.classic)
             parts.append(f"| {reply.code} | {reply.status} | {_cell(reply.text)} | {classic} |")
         parts.append("")

@@ -101,7 +101,9 @@ async def uids(house: House) -> list[int]:
 
 
 @pytest.mark.parametrize("content", [b"x\r\n", LARGE])
-@pytest.mark.parametrize("statement", ["COMMIT", "BEGIN", "INSERT INTO content", "INSERT INTO message", "UPDATE mailbox"])
+@pytest.mark.parametrize(
+    "statement", ["COMMIT", "BEGIN", "INSERT INTO content", "INSERT INTO message", "UPDATE mailbox"]
+)
 async def test_a_failed_write_is_no_success_and_heals(house: House, statement: str, content: bytes) -> None:
     await house.deliver(b"before\r\n", 1)
     inject(house, {statement: (sqlite3.SQLITE_IOERR, 1)})
