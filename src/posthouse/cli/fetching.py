@@ -9,6 +9,7 @@ import secrets
 import socket
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -117,14 +118,14 @@ def _create(directory: Path, name: str) -> tuple[Path, IO[bytes]]:
 # Where whole messages go
 
 
-class Target:
+class Target(ABC):
     """A place for whole messages."""
 
+    @abstractmethod
     def add(self, fetched: Fetched) -> str:
         """Takes one message; it is on the disk when this returns. Returns where it is."""
-        raise NotImplementedError
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most places have nothing to close
         """No more messages come."""
 
 

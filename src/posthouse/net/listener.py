@@ -55,7 +55,7 @@ class Sessions:
     async def _run(self, wire: Wire, session: Session) -> None:
         try:
             await session(wire)
-        except Exception as error:
+        except Exception as error:  # the top of every session: a bug of ours ends this one only
             self.log.exception("session_failed", peer=str(wire.peer), error=type(error).__name__)
         finally:
             wire.close()

@@ -5,6 +5,7 @@ Both roles use them: the server core parses lines into them, the client core pri
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
@@ -18,14 +19,14 @@ _CONTROLS: Final = bytes([*range(0x20), 0x7F])
 MAX_NUMBER: Final = 2**31 - 1  # a larger number names no message; RETR 99999999999 is "no such message"
 
 
-class Command:
+class Command(ABC):
     """What all commands share."""
 
     __slots__ = ()
 
+    @abstractmethod
     def encode(self) -> bytes:
         """The octets on the wire, CRLF included. Raises ValueError when an argument cannot be said in POP3."""
-        raise NotImplementedError
 
 
 @dataclass(slots=True)

@@ -178,7 +178,7 @@ class _Session:
             self._say_last(Smtp.STOPPING)
         except TimeoutError:
             self._say_last(Smtp.TIMEOUT)
-        except Exception:
+        except Exception:  # the top of the session: a bug of ours is told as 451, and logged by the listener
             self._say_last(Smtp.INTERNAL)
             raise
         finally:
