@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import string
 
 from hypothesis import given
@@ -191,3 +192,9 @@ def test_the_top_is_the_header_and_so_many_lines(body: bytes, count: int, cuts: 
         expected = b"A: b\r\n c\r\n\r\n"
     assert out == expected
     assert message.startswith(out)
+
+
+@given(st.text("\r\n.x", max_size=40).map(str.encode))
+def test_a_dot_is_added_wherever_one_begins_a_line(message: bytes) -> None:
+    message = b"x" + message + b"\r\n"
+    assert stuff(message) == re.sub(rb"\n\.", b"\n..", message) + b".\r\n"

@@ -14,7 +14,7 @@ from posthouse.mail.limits import SmtpLimits
 from posthouse.mail.lines import whole_lines
 from posthouse.mail.reply import PeerError, Reply, Smtp, Style
 from posthouse.smtp.commands import Auth, Bdat, Ehlo, Mail, Noop, Rcpt, parse_command
-from posthouse.smtp.data import ChunkReader, Content, DataReader, clean
+from posthouse.smtp.data import ChunkReader, Content, DataReader, _first_line_dot, clean
 from posthouse.smtp.grammar import decode_xtext, encode_xtext
 from posthouse.smtp.rules import Mode
 from posthouse.smtp.server import (
@@ -284,3 +284,8 @@ def test_a_session_is_the_same_however_it_is_cut(octets: bytes, places: list[int
 @given(st.binary(max_size=300), cuts)
 def test_any_octets_are_survived(octets: bytes, places: list[int]) -> None:
     assert play(octets, places, Mode.SMTP) == play(octets, [], Mode.SMTP)
+
+
+@given(st.text("\r\n.x", max_size=40).map(str.encode))
+def test_the_first_line_dot_is_where_a_plain_search_finds_it(octets: bytes) -> None:
+    assert _first_line_dot(octets) == octets.find(b"\r\n.")

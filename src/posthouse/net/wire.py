@@ -167,29 +167,33 @@ class Wire(asyncio.BufferedProtocol):
         while self._writing_paused:
             await self._waiting(self._loop.time() + self.stall_timeout)
 
-    async def events(self, core: Core[E]) -> AsyncGenerator[E, None]:
-        """Yields the events of the core as octets come in, until the peer ends the connection.
+    async def next_event(self, core: Core[E]) -> E | None:
+        """The core's next event, for which octets are read as needed; None when the peer ended the connection.
 
-        Raises TimeoutError when `patience` seconds pass without an event or the deadline is over, and Stopping
-        when the server is being stopped, no message is under way and every octet that came was used.
+        What was written leaves before anything is waited for. Raises TimeoutError when `patience` seconds pass
+        without an event or the deadline is over, and Stopping when the server is being stopped, no message is under
+        way and every octet that came was used. A session asks the core itself first: what one read brought needs no
+        call of this.
         """
-        # Everything that every command goes through stands here in one piece: a call that can be saved is saved.
-        next_event = core.next_event
-        while True:
-            due = 0.0
-            while (event := next_event()) is None:
-                if self._out:
-                    self._flush()
-                if self._writing_paused:
-                    await self.drain()
-                while not self._input:
-                    if self._ended:
-                        return
-                    if self._stop_asked and not self.busy:
-                        raise Stopping
-                    due = due or self._due()
-                    await self._waiting(due)
-                core.feed(self._take())
+        due = 0.0
+        while (event := core.next_event()) is None:
+            if self._out:
+                self._flush()
+            if self._writing_paused:
+                await self.drain()
+            while not self._input:
+                if self._ended:
+                    return None
+                if self._stop_asked and not self.busy:
+                    raise Stopping
+                due = due or self._due()
+                await self._waiting(due)
+            core.feed(self._take())
+        return event
+
+    async def events(self, core: Core[E]) -> AsyncGenerator[E, None]:
+        """All events of the core, one after the other; raises as `next_event` does."""
+        while (event := await self.next_event(core)) is not None:
             yield event
 
     async def read(self) -> bytes:

@@ -7,7 +7,7 @@ marks out in one transaction, and whatever else ends a session throws them away 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, Final, cast
 
@@ -18,7 +18,7 @@ from posthouse.observe.log import Log
 from posthouse.pop3 import commands as asked
 from posthouse.pop3.grammar import Stuffer, TopCut, capabilities, challenge, lines, stuff
 from posthouse.pop3.maildrop import Snapshot
-from posthouse.pop3.server import Event, Pop3ServerCore, Refused, State
+from posthouse.pop3.server import Pop3ServerCore, Refused, State
 from posthouse.ports.directory import Directory
 from posthouse.ports.store import Account, Missing, Store
 from posthouse.ports.system import Observer
@@ -164,26 +164,25 @@ class _Session:
                 watcher.closed()
 
     async def _serve(self) -> None:
-        wire, handlers = self._wire, _HANDLERS
+        wire, core, handlers = self._wire, self._core, _HANDLERS
         turns = 0
-        events: AsyncGenerator[Event, None] = wire.events(self._core)
-        async with aclosing(events):
-            async for event in events:
-                try:
-                    waiting = handlers[type(event)](self, event)
-                    if waiting is not None:
-                        await waiting
-                except Rejected as error:
-                    self._say(error.reply)
-                except Unavailable as error:
-                    self._server._log.error("pop3_unavailable", account=self._account, reason=str(error))
-                    self._say(Pop3.for_fault(error.fault))
-                if self._over:
-                    return
-                turns += 1
-                if turns > TURNS or self._unsent > BURST:
-                    turns = 0
-                    await self._pause()
+        while not self._over:
+            event = core.next_event() or await wire.next_event(core)
+            if event is None:
+                return
+            try:
+                waiting = handlers[type(event)](self, event)
+                if waiting is not None:
+                    await waiting
+            except Rejected as error:
+                self._say(error.reply)
+            except Unavailable as error:
+                self._server._log.error("pop3_unavailable", account=self._account, reason=str(error))
+                self._say(Pop3.for_fault(error.fault))
+            turns += 1
+            if turns > TURNS or self._unsent > BURST:
+                turns = 0
+                await self._pause()
 
     def _tell(self) -> None:
         """One line in the log for each session that was logged in."""

@@ -7,7 +7,7 @@ it chooses a reply. It writes no reply text of its own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
@@ -189,18 +189,18 @@ class _Session:
 
     async def _converse(self) -> None:
         core, wire = self._core, self._wire
-        events: AsyncIterator[Event] = wire.events(core)
-        async for event in events:
+        while not core.closed:
+            event = core.next_event() or await wire.next_event(core)
+            if event is None:
+                return
             if type(event) is ContentArrived:
                 await self._content(event.octets)
                 continue
             replies = await self._answer(event)
             wire.write(core.send(*replies))
-            if core.closed:
-                if type(event) is not Quit:
-                    self._linger = self._server.limits.discard_timeout
-                    self._tell_dropped(core.excess or replies[-1])
-                return
+        if type(event) is not Quit:
+            self._linger = self._server.limits.discard_timeout
+            self._tell_dropped(core.excess or replies[-1])
 
     async def _answer(self, event: Event) -> Replies:
         """What is said to one event; the one place where refusals and faults become replies."""
