@@ -193,10 +193,11 @@ def start_server(
     options: Sequence[str] = (),
     environment: dict[str, str] | None = None,
     logs: Path | None = None,
+    program: Sequence[str] = (),
 ) -> Server:
     """Starts the server on a data directory. A listener is "smtp" or "pop3=[::1]:0"; a name alone means any free
     port of 127.0.0.1. Its log goes to a file beside the data directory, or into `logs`. Returns once it is ready."""
-    server = spawn_server(data, *listeners, options=options, environment=environment, logs=logs)
+    server = spawn_server(data, *listeners, options=options, environment=environment, logs=logs, program=program)
     server.wait_ready(len(listeners))
     return server
 
@@ -207,9 +208,10 @@ def spawn_server(
     options: Sequence[str] = (),
     environment: dict[str, str] | None = None,
     logs: Path | None = None,
+    program: Sequence[str] = (),
 ) -> Server:
-    """The same, without waiting for anything."""
-    command = [find_command(), "--data", str(data), "serve", *options]
+    """The same, without waiting for anything. `program` is how to call another installation."""
+    command = [*(program or [find_command()]), "--data", str(data), "serve", *options]
     for listener in listeners:
         command += ["--listen", listener if "=" in listener else f"{listener}=127.0.0.1:0"]
     log_file = (logs or data.parent) / f"{data.name}-{time.monotonic_ns()}.log"
@@ -228,10 +230,14 @@ def spawn_server(
 
 @contextlib.contextmanager
 def serving(
-    data: Path, *listeners: str, options: Sequence[str] = (), environment: dict[str, str] | None = None
+    data: Path,
+    *listeners: str,
+    options: Sequence[str] = (),
+    environment: dict[str, str] | None = None,
+    program: Sequence[str] = (),
 ) -> Iterator[Server]:
     """A server for the length of a `with` block; at its end it is stopped and its last words are checked."""
-    server = start_server(data, *listeners, options=options, environment=environment)
+    server = start_server(data, *listeners, options=options, environment=environment, program=program)
     try:
         yield server
     except BaseException:

@@ -43,6 +43,7 @@ def serve(invocation: Invocation, listen: tuple[str, ...], transcript: Path | No
       posthouse --data mail serve --listen smtp=127.0.0.1:2525 --listen pop3=127.0.0.1:2110
       posthouse --config /etc/posthouse.toml serve --transcript transcripts
     """
+    from posthouse.app.identity import IdentityError, become, is_root
     from posthouse.config.load import listen_options
     from posthouse.config.values import Wrong
     from posthouse.observe.log import LogFile
@@ -54,8 +55,15 @@ def serve(invocation: Invocation, listen: tuple[str, ...], transcript: Path | No
     with explained():
         config = configured()
         _, data = invocation.load()
+        if config.server.user:
+            try:
+                become(config.server.user, data)  # before the log is opened, which is then that user's
+            except IdentityError as error:
+                raise Problem(Exit.CONFIG, f"{error}.", stage="identity") from error
         logging = LogFile(config.log)
     logging.adopt_standard()
+    if is_root():
+        logging.log.warning("running_as_root", advice="set server.user, or start the service as a user of its own")
     try:
         _serve(config, data, logging, transcript, configured)
     finally:

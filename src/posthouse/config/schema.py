@@ -47,6 +47,15 @@ class ServerSettings:
             empty="the usual place of this system",
         ),
     ] = ""
+    user: Annotated[
+        str,
+        Setting(
+            Kind.TEXT,
+            "The system user that the server becomes when root starts it, before it opens anything. The data directory "
+            "and the log must belong to it. It keeps the right to bind ports below 1024 and none else.",
+            empty="whoever starts it",
+        ),
+    ] = ""
     style: Annotated[
         str,
         Setting(

@@ -36,6 +36,7 @@ else:
         return True
 
 
+OTHERS: Final = 0o007  # what a mode allows those who are neither owner nor group
 FREE_KNOWN_FOR: Final = 0.2  # seconds that the free room is believed
 
 
@@ -77,6 +78,7 @@ class DataDirectory:
         if not self.path.is_dir():
             self.path.mkdir(mode=0o700, parents=True)
             sync_directory(self.path.parent)
+        self._require_privacy()
         self.owner = owner_of(self.path)
         for folder in (self.contents, self.path / "staging"):
             if not folder.is_dir():
@@ -86,6 +88,18 @@ class DataDirectory:
         if not self.database.exists():  # SQLite gives the files it makes beside it the same mode and owner
             self._create(self.database).close()
             sync_directory(self.path)
+
+    def _require_privacy(self) -> None:
+        """Nobody else on this machine may look into the directory. One that holds no mail yet is made private."""
+        if sys.platform == "win32" or not self.path.stat().st_mode & OTHERS:
+            return
+        if {entry.name for entry in self.path.iterdir()} <= {"posthouse.toml"}:
+            self.path.chmod(0o700)
+            return
+        raise StoreError(
+            f"Everybody on this machine may look into the data directory {self.path}, where letters and password "
+            f"hashes lie. Nothing was opened. Make it private: chmod 700 {self.path}"
+        )
 
     def _create(self, path: Path) -> IO[bytes]:
         """Opens a file for appending, made when it is not there: private, and the directory owner's."""
