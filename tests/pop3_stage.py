@@ -1,6 +1,6 @@
 """What POP3 transcripts are played on: the real session over a maildrop that exists in memory only.
 
-Options (`!with`): style, host, idle, login (seconds), errors, failures.
+Options (`!with`): style, host, idle, login (seconds), errors, failures, tls=on (offered; the handshake needs a socket).
 Directives:
     !letter octets          a letter (escapes as in C+)
     !sized octets           a letter of so many octets: a subject, an empty line, one line of x
@@ -35,6 +35,7 @@ from posthouse.ports.directory import Directory
 from posthouse.ports.store import Account, Letter, Maildrop, Missing, Store
 from posthouse.ports.system import Observer
 from posthouse.servers.pop3 import Pop3Server
+from tests.certificates import any_tls
 from tests.transcript_runner import MemoryTransport, Session, unescape
 
 ADDRESS = "test@x.mail"
@@ -181,6 +182,7 @@ class Pop3Stage:
             ),
             style=Style(options.get("style", "posthouse")),
             implementation="Posthouse-test",
+            tls=any_tls() if options.get("tls") == "on" else None,
         )
 
     async def directive(self, name: str, argument: str) -> None:

@@ -3,7 +3,7 @@
 Two domains stand ready: x.mail with test, test2 and postmaster, and foo.com with Jones, Brown and Crispin (of RFC 5321
 appendix D); every password is `secret`. The clock stands still unless it is moved.
 Options (`!with`): mode (smtp, submission, lmtp), style, bare_lf, bare_lf_trusted, trusted (a network), login=off, host,
-and any limit by its name.
+tls=on (offered; the handshake needs a socket) and any limit by its name.
 Directives:
     !account address [quota [used]]   one more account, in a domain that is made when it is missing
     !stored address octets            the content of the newest letter in a mailbox, exactly (escapes as in C+)
@@ -34,6 +34,7 @@ from posthouse.observe.log import Log, QuietLog
 from posthouse.ports.store import Account, Delivered, Delivery, Draft, Store
 from posthouse.ports.system import Observer
 from posthouse.servers.smtp import SmtpServer
+from tests.certificates import any_tls
 from tests.transcript_runner import Session, unescape
 
 PASSWORD = "secret"
@@ -219,6 +220,7 @@ class SmtpStage:
             resolver=self.resolver,
             observer=self.observer,
             login=options.get("login") != "off",
+            tls=any_tls() if options.get("tls") == "on" else None,
         )
 
     async def directive(self, name: str, argument: str) -> None:

@@ -17,7 +17,7 @@ from tests.system.server import Server, add_account, prepare_data, serving
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The real server with a listener of each kind. At its end: exit code 0, no traceback, no secret in its log."""
     data = prepare_data(tmp_path_factory.mktemp("server") / "data")
-    with serving(data, "smtp", "submission", "pop3", "lmtp") as running:
+    with serving(data, "smtp", "submission", "submissions", "pop3", "pop3s", "lmtp") as running:
         yield running
 
 

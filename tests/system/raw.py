@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import ssl
+from pathlib import Path
 from types import TracebackType
 
 from tests.system.server import PASSWORD, Endpoint
@@ -14,7 +16,7 @@ class Raw:
     """A connection that sends exactly what it is told and reads whole replies."""
 
     def __init__(self, endpoint: Endpoint, *, timeout: float = TIMEOUT) -> None:
-        self._socket = socket.create_connection((endpoint.host, endpoint.port), timeout)
+        self._socket: socket.socket = socket.create_connection((endpoint.host, endpoint.port), timeout)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._input = bytearray()
 
@@ -29,6 +31,14 @@ class Raw:
     def close(self) -> None:
         """Closes at once, in whatever state the session is."""
         self._socket.close()
+
+    def start_tls(self, authority: Path, host: str = "localhost") -> ssl.SSLSocket:
+        """Goes over to TLS as a client that believes this authority; raises ssl.SSLError."""
+        assert not self._input, f"something stands behind the reply: {bytes(self._input)!r}"
+        context = ssl.create_default_context(cafile=authority)
+        secured = context.wrap_socket(self._socket, server_hostname=host)
+        self._socket = secured
+        return secured
 
     def end_sending(self) -> None:
         """Says that nothing more will come, and goes on listening."""
@@ -53,7 +63,7 @@ class Raw:
     def _receive(self) -> bytes:
         try:
             return self._socket.recv(65536)
-        except ConnectionResetError:
+        except (ConnectionResetError, ssl.SSLEOFError):
             return b""
 
     def reply(self) -> bytes:

@@ -113,6 +113,21 @@ class Server:
         return self.listeners["lmtp"][0]
 
     @property
+    def submissions(self) -> Endpoint:
+        """The first listener for submission within TLS."""
+        return self.listeners["submissions"][0]
+
+    @property
+    def pop3s(self) -> Endpoint:
+        """The first listener for POP3 within TLS."""
+        return self.listeners["pop3s"][0]
+
+    @property
+    def authority(self) -> Path:
+        """The certificate of its own authority, as mail programs are given it."""
+        return self.data / "tls" / "ca.crt"
+
+    @property
     def log(self) -> str:
         """Everything it has said on standard error so far."""
         return self.log_file.read_text(errors="replace")

@@ -27,7 +27,13 @@ def problems(text: str) -> list[tuple[int, str, str]]:
 
 def test_an_empty_file_gives_the_defaults() -> None:
     assert parse("") == Config()
-    assert [str(listener) for listener in parse("").listeners] == ["smtp=*:25", "submission=*:587", "pop3=*:110"]
+    assert [str(listener) for listener in parse("").listeners] == [
+        "smtp=*:25",
+        "submission=*:587",
+        "submissions=*:465",
+        "pop3=*:110",
+        "pop3s=*:995",
+    ]
 
 
 def test_every_limit_of_the_protocols_is_a_setting() -> None:

@@ -289,6 +289,9 @@ class Watcher:
     def sent(self, octets: bytes, secret: bool = False) -> None:
         self.seen.append(("S", octets, secret))
 
+    def secured(self, text: str) -> None:
+        pass
+
     def note(self, text: str) -> None:
         self.seen.append(("N", text.encode(), False))
 

@@ -105,6 +105,8 @@ class Recorder:
     def sent(self, octets: bytes, secret: bool = False) -> None:
         self.seen.append(("out", octets, secret))
 
+    def secured(self, text: str) -> None: ...
+
     def note(self, text: str) -> None: ...
 
     def closed(self) -> None:

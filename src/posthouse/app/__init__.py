@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Awaitable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from posthouse.accounts.credentials import Credentials
 from posthouse.accounts.directory import AccountDirectory
-from posthouse.config.schema import Config, ListenerSettings
+from posthouse.app.certificates import CertificateKeeper
+from posthouse.config.schema import IMPLICIT_TLS, Config, ListenerSettings
 from posthouse.mail.reply import Pop3, Smtp, Style
 from posthouse.mta.reception import Reception
 from posthouse.net.dns import DnsResolver
 from posthouse.net.listener import Listener, ListenError, Service, Sessions
 from posthouse.net.sysfiles import machine_name
 from posthouse.net.system import SystemClock, SystemRandom
+from posthouse.net.tls import BadCertificate, ServerTls
+from posthouse.net.wire import Wire
 from posthouse.observe.log import Log
 from posthouse.ports.store import Store
 from posthouse.ports.system import Clock, Endpoint, Observer, Random
@@ -55,6 +59,7 @@ class App:
         self._store: Store | None = None
         self._credentials: Credentials | None = None
         self._directory: AccountDirectory | None = None
+        self._certificates = CertificateKeeper(data, self._clock, log, self._domains)
 
     @property
     def directory(self) -> AccountDirectory:
@@ -63,8 +68,8 @@ class App:
         return self._directory
 
     async def start(self) -> list[Listening]:
-        """Opens the store, then the listeners; returns where they are. Raises ListenError, or StoreError when the
-        data directory is in use or cannot be read: then nothing is left open."""
+        """Opens the store, then the listeners; returns where they are. Raises ListenError, BadCertificate,
+        or StoreError when the data directory is in use or cannot be read: then nothing is left open."""
         config = self._config
         self._store = open_store(
             self._data,
@@ -86,8 +91,9 @@ class App:
             self._store, self._credentials, quota=config.accounts.quota, postmaster=config.accounts.postmaster
         )
         try:
+            await self._certificates.configure(config)
             return await self._listen(config)
-        except ListenError:
+        except (ListenError, BadCertificate):
             await self.stop()
             raise
 
@@ -102,10 +108,14 @@ class App:
         self._sessions.most = config.server.connections
         self._resolver.close()
         self._resolver = DnsResolver(config.dns)
+        try:
+            await self._certificates.configure(config)
+        except BadCertificate as error:
+            self._log.error("certificate_failed", reason=str(error))
         old, self._listeners = self._listeners, {}
         services = self._services(config)
         for settings in config.listeners:
-            if (listener := old.pop(settings, None)) is not None:
+            if settings.protocol in services and (listener := old.pop(settings, None)) is not None:
                 listener.serve(services[settings.protocol])
                 self._listeners[settings] = listener
         for listener in old.values():
@@ -113,7 +123,7 @@ class App:
         for settings in config.listeners:
             if settings not in self._listeners:
                 try:
-                    await self._open(settings, services[settings.protocol])
+                    await self._open(settings, services)
                 except ListenError as error:
                     self._log.error("listener_failed", protocol=settings.protocol, reason=str(error))
         self._log.info("reloaded", listeners=len(self._listeners))
@@ -126,6 +136,7 @@ class App:
         self._listeners.clear()
         if cut:
             self._log.warning("sessions_cut_off", count=cut, seconds=self._config.server.stop_timeout)
+        await self._certificates.stop()
         self._resolver.close()
         if self._credentials is not None:
             self._credentials.close()
@@ -138,10 +149,16 @@ class App:
         services = self._services(config)
         found: list[Listening] = []
         for settings in config.listeners:
-            found += await self._open(settings, services[settings.protocol])
+            found += await self._open(settings, services)
         return found
 
-    async def _open(self, settings: ListenerSettings, service: Service) -> list[Listening]:
+    async def _domains(self) -> list[str]:
+        return [domain.name for domain in await self.directory.domains()]
+
+    async def _open(self, settings: ListenerSettings, services: dict[str, Service]) -> list[Listening]:
+        service = services.get(settings.protocol)
+        if service is None:
+            raise ListenError(f'{settings} needs TLS, and tls.offer is "no". Leave one of the two out')
         listener = Listener(settings.protocol, self._sessions, service)
         addresses = await listener.open(settings.address, settings.port)
         self._listeners[settings] = listener
@@ -154,6 +171,7 @@ class App:
         assert store is not None, "the app is started"
         host = config.server.hostname or machine_name()
         style = Style(config.server.style)
+        tls = self._certificates.tls
         reception = Reception(
             store, directory, self._clock, self._random, self._log, host=host, limits=config.smtp.limits
         )
@@ -170,6 +188,7 @@ class App:
                     log=self._log,
                     resolver=self._resolver,
                     observer=self._observer,
+                    tls=tls,
                 ).session,
                 Smtp.TOO_MANY_SESSIONS.encode(style),
                 Smtp.STOPPING.fill(host=host).encode(style),
@@ -184,7 +203,20 @@ class App:
             observer=self._observer,
             limits=config.pop3.limits,
             style=style,
+            tls=tls,
         )
         refusal, stopped = Pop3.TOO_MANY_SESSIONS.encode(style), Pop3.STOPPING.encode(style)
         services["pop3"] = Service(pop3.session, refusal, stopped)
+        if tls is not None:
+            for name, inner in IMPLICIT_TLS.items():
+                services[name] = _within_tls(services[inner], tls, name)
         return services
+
+
+def _within_tls(service: Service, tls: ServerTls, name: str) -> Service:
+    """The same within TLS from the first octet."""
+
+    def protect(wire: Wire) -> Awaitable[bool]:
+        return tls.protect(wire, name, at_once=True)
+
+    return replace(service, protect=protect)

@@ -90,13 +90,17 @@ async def _demo(data: Path, folder: Path, *, stay: bool, kept: bool) -> int:
 
 def _config(attempt: int | None) -> Config:
     """The lab's server: its name, its texts, its ports (the next ones at each attempt, any free ones with None)."""
-    from posthouse.config.schema import Config, ListenerSettings, ServerSettings
+    from posthouse.config.schema import Config, ListenerSettings, ServerSettings, TlsSettings
 
     listeners = tuple(
         ListenerSettings(protocol, "127.0.0.1", 0 if attempt is None else port + attempt)
         for protocol, port in PORTS.items()
     )
-    return Config(server=ServerSettings(hostname=DOMAIN, style="classic", stop_timeout=2.0), listeners=listeners)
+    return Config(
+        server=ServerSettings(hostname=DOMAIN, style="classic", stop_timeout=2.0),
+        listeners=listeners,
+        tls=TlsSettings(offer="no"),  # the dialogues are those of the lab, and nothing leaves this machine
+    )
 
 
 async def _accounts(app: App) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="PROTOCOL=HOST:PORT",
     help="Listen here instead of where the configuration says; may be given several times. PROTOCOL is smtp, "
-    "submission, pop3 or lmtp, HOST an address or * for all, PORT 0 any free port.",
+    "submission, submissions, pop3, pop3s or lmtp, HOST an address or * for all, PORT 0 any free port.",
 )
 @click.option(
     "--transcript",
@@ -78,6 +78,7 @@ def _serve(
     from posthouse.app.run import serve as run_server
     from posthouse.cli.mailstore import refusals
     from posthouse.net.listener import ListenError
+    from posthouse.net.tls import BadCertificate
     from posthouse.observe.transcript import TranscriptFolder
 
     def reconfigure() -> Config:
@@ -97,3 +98,6 @@ def _serve(
             run(run_server(app, logging.log, ready=ready, reconfigure=reconfigure))
         except ListenError as error:
             raise Problem(Exit.UNAVAILABLE, f"{error}.", stage="listen") from error
+        except BadCertificate as error:
+            advice = 'Put it right, or set offer = "no" in [tls] to serve without encryption.'
+            raise Problem(Exit.CONFIG, f"There is no encryption: {error}. {advice}", stage="certificate") from error

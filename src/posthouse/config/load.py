@@ -13,7 +13,17 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
-from posthouse.config.schema import LISTENER, PORTS, PROTOCOLS, SECTIONS, Config, ListenerSettings, Section
+from posthouse.config.schema import (
+    CERTIFICATE,
+    LISTENER,
+    PORTS,
+    PROTOCOLS,
+    SECTIONS,
+    CertificateSettings,
+    Config,
+    ListenerSettings,
+    Section,
+)
 from posthouse.config.values import Wrong, read_listen_address, split_host_port
 
 FILE_LIMIT: Final = 1_000_000  # octets; a configuration of a thousand listeners has 60 KB
@@ -64,6 +74,14 @@ def _at_home(config: Config, folder: Path) -> Config:
         config.server.data = str(folder / Path(config.server.data).expanduser())
     if config.log.file:
         config.log.file = str(folder / Path(config.log.file).expanduser())
+    config.certificates = tuple(
+        replace(
+            one,
+            chain=str(folder / Path(one.chain).expanduser()),
+            key=one.key and str(folder / Path(one.key).expanduser()),
+        )
+        for one in config.certificates
+    )
     return config
 
 
@@ -98,12 +116,13 @@ class _Reader:
         self._lines = lines
 
     def read(self, tables: Mapping[str, Any]) -> Config:
-        known = [*SECTIONS, "listener"]
+        known = [*SECTIONS, "listener", "certificate"]
         for name in tables:
             if name not in known:
                 self._wrong(name, f"there is no such section{_nearest(name, known)}")
         parts = {name: self._section(section, tables.get(name, {}), name) for name, section in SECTIONS.items()}
         config = Config(**{name: part for name, part in parts.items() if part is not None})
+        config.certificates = self._certificates(tables.get("certificate", []))
         listeners = self._listeners(tables.get("listener", []))
         return replace(config, listeners=listeners) if listeners else config
 
@@ -142,6 +161,13 @@ class _Reader:
             seen.setdefault(place, path)
             listeners.append(listener)
         return tuple(listeners)
+
+    def _certificates(self, tables: object) -> tuple[CertificateSettings, ...]:
+        if not isinstance(tables, list):
+            self._wrong("certificate", "may stand several times, so its line is [[certificate]] with two brackets")
+            return ()
+        found = [self._section(CERTIFICATE, table, f"certificate[{number}]") for number, table in enumerate(tables)]
+        return tuple(one for one in found if one is not None)
 
     def _wrong(self, key: str, text: str) -> None:
         self.problems.append(Problem(self._line(key), key, text))
@@ -206,7 +232,7 @@ def _beginnings(path: str) -> list[str]:
 
 
 def parse_listen(text: str) -> ListenerSettings:
-    """What `--listen` says: `smtp=127.0.0.1:2525`, `pop3=[::1]:2110`, `submission=*:587`, `lmtp=:2424`; port 0
+    """What `--listen` says: `smtp=127.0.0.1:2525`, `pop3=[::1]:2110`, `submissions=*:465`, `lmtp=:2424`; port 0
     takes any free port, and without a port it is the standard's. Raises Wrong."""
     protocol, equals, place = text.partition("=")
     if not equals:

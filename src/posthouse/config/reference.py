@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from posthouse.config.schema import DEFAULT_LISTENERS, LISTENER, SECTIONS, Section
+from posthouse.config.schema import CERTIFICATE, DEFAULT_LISTENERS, LISTENER, SECTIONS, Section
 from posthouse.config.values import Setting
 
 _INTRODUCTION = """\
@@ -44,6 +44,7 @@ def page() -> str:
     defaults = ", ".join(f"`{listener}`" for listener in DEFAULT_LISTENERS)
     after = f"Without any such table the server listens on {defaults}; `--listen` replaces them all.\n"
     parts.insert(2, "\n".join([*_section(LISTENER, "[[listener]]"), after]))
+    parts.append("\n".join(_section(CERTIFICATE, "[[certificate]]")))
     return "\n".join(parts)
 
 

@@ -19,8 +19,17 @@ MIB: Final = 1024 * 1024
 GIB: Final = 1024 * MIB
 PIB: Final = 1024 * 1024 * GIB
 
-PROTOCOLS: Final = ("smtp", "submission", "pop3", "lmtp")
-PORTS: Final[Mapping[str, int]] = {"smtp": 25, "submission": 587, "pop3": 110, "lmtp": 24}
+PROTOCOLS: Final = ("smtp", "submission", "submissions", "pop3", "pop3s", "lmtp")
+PORTS: Final[Mapping[str, int]] = {
+    "smtp": 25,
+    "submission": 587,
+    "submissions": 465,
+    "pop3": 110,
+    "pop3s": 995,
+    "lmtp": 24,
+}
+IMPLICIT_TLS: Final[Mapping[str, str]] = {"submissions": "submission", "pop3s": "pop3"}
+"""Protocols that begin with TLS at once, and what is spoken within it (RFC 8314 §3)."""
 STYLES: Final = ("posthouse", "classic")
 LEVELS: Final = ("debug", "info", "warning", "error")
 
@@ -96,9 +105,10 @@ class ListenerSettings:
         Setting(
             Kind.CHOICE,
             "What is spoken there: smtp takes mail in from other servers, submission from people who log in, lmtp "
-            "from a server in front of this one; pop3 hands mail out.",
+            "from a server in front of this one; pop3 hands mail out. submissions and pop3s are the same within TLS "
+            "from the first octet.",
             choices=PROTOCOLS,
-            rfc="RFC 5321, RFC 6409, RFC 2033, RFC 1939",
+            rfc="RFC 5321, RFC 6409, RFC 2033, RFC 1939, RFC 8314",
         ),
     ]
     address: Annotated[
@@ -109,7 +119,8 @@ class ListenerSettings:
         int,
         Setting(
             Kind.INTEGER,
-            "The port. Without it: 25 for smtp, 587 for submission, 110 for pop3, 24 for lmtp.",
+            "The port. Without it: 25 for smtp, 587 for submission, 465 for submissions, 110 for pop3, 995 for pop3s, "
+            "24 for lmtp.",
             low=0,
             high=65_535,
             empty="any free port",
@@ -125,8 +136,80 @@ class ListenerSettings:
         return f"{self.protocol}={address}:{self.port}"
 
 
-DEFAULT_LISTENERS: Final = tuple(ListenerSettings(protocol) for protocol in ("smtp", "submission", "pop3"))
+DEFAULT_LISTENERS: Final = tuple(
+    ListenerSettings(protocol) for protocol in ("smtp", "submission", "submissions", "pop3", "pop3s")
+)
 """What a server without configured listeners waits on: every address of the machine, the standard's ports."""
+
+
+@dataclass(slots=True)
+class TlsSettings:
+    """Encryption. Without any [[certificate]] the server makes one, with an authority of its own."""
+
+    offer: Annotated[
+        str,
+        Setting(
+            Kind.CHOICE,
+            "Whether TLS is offered: with STARTTLS and STLS, and on the listeners submissions and pop3s. Without it "
+            "only this machine itself may log in.",
+            choices=("yes", "no"),
+            rfc="RFC 3207, RFC 2595, RFC 8314",
+        ),
+    ] = "yes"
+    minimum: Annotated[
+        str,
+        Setting(Kind.CHOICE, "The oldest version of TLS.", choices=("1.2", "1.3"), rfc="RFC 9325 §3.1"),
+    ] = "1.2"
+    handshake_timeout: Annotated[
+        float,
+        Setting(Kind.SECONDS, "How long one handshake may take.", unit="seconds", low=1, high=300),
+    ] = 30.0
+    handshakes: Annotated[
+        int,
+        Setting(
+            Kind.INTEGER,
+            "How many handshakes may be under way at once; more are dropped. Each takes up to 300 KiB of memory.",
+            low=10,
+            high=100_000,
+        ),
+    ] = 1000
+    look_again: Annotated[
+        float,
+        Setting(
+            Kind.SECONDS,
+            "How often the server looks whether a certificate file has changed or is to be renewed.",
+            unit="seconds",
+            low=0.1,
+            high=86_400,
+        ),
+    ] = 30.0
+
+
+@dataclass(slots=True, frozen=True)
+class CertificateSettings:
+    """A certificate of your own. The table may stand any number of times; the first is shown where no name fits."""
+
+    chain: Annotated[
+        str,
+        Setting(
+            Kind.TEXT,
+            "The file with the certificate and those of the authorities between it and the root, in PEM, the server's "
+            "own first. A relative path counts from the configuration file.",
+        ),
+    ]
+    key: Annotated[
+        str,
+        Setting(Kind.TEXT, "The file with its private key, in PEM, without a pass phrase.", empty="the same file"),
+    ] = ""
+    host: Annotated[
+        str,
+        Setting(
+            Kind.TEXT,
+            "The host name for which it is shown; *.example.org stands for all names one level below.",
+            rfc="RFC 6066 §3",
+            empty="all names in the certificate",
+        ),
+    ] = ""
 
 
 BARE_LF: Final = ("reject", "normalize")
@@ -367,6 +450,8 @@ class Config:
     listeners: tuple[ListenerSettings, ...] = DEFAULT_LISTENERS
     smtp: SmtpSettings = field(default_factory=SmtpSettings)
     pop3: Pop3Settings = field(default_factory=Pop3Settings)
+    tls: TlsSettings = field(default_factory=TlsSettings)
+    certificates: tuple[CertificateSettings, ...] = ()
     dns: DnsSettings = field(default_factory=DnsSettings)
     accounts: AccountSettings = field(default_factory=AccountSettings)
     store: StoreSettings = field(default_factory=StoreSettings)
@@ -466,6 +551,7 @@ SECTIONS: Final[Mapping[str, Section]] = {
         _section("server", ServerSettings),
         _section("smtp", SmtpSettings, _SMTP_LIMITS),
         _section("pop3", Pop3Settings, _POP3_LIMITS),
+        _section("tls", TlsSettings),
         _section("dns", DnsSettings),
         _section("accounts", AccountSettings),
         _section("store", StoreSettings),
@@ -477,7 +563,16 @@ LISTENER: Final = Section(
     "listener",
     ListenerSettings.__doc__ or "",
     _annotated(ListenerSettings),
-    {"address": "*", "port": "25, 587, 110 or 24"},
+    {"address": "*", "port": "25, 587, 465, 110, 995 or 24"},
     lambda given: ListenerSettings(**given),
     required=("protocol",),
+)
+
+CERTIFICATE: Final = Section(
+    "certificate",
+    CertificateSettings.__doc__ or "",
+    _annotated(CertificateSettings),
+    {"key": "", "host": ""},
+    lambda given: CertificateSettings(**given),
+    required=("chain",),
 )

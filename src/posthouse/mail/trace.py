@@ -22,7 +22,7 @@ class Hop:
 
     `helo` is the name the client gave itself, `address` its IP address ("" for a local socket), `reverse` the name
     DNS gives that address. `recipient` is set when there is exactly one: several would tell them of each other
-    (RFC 5321 §7.2). `time` is seconds since 1970 UTC.
+    (RFC 5321 §7.2). `time` is seconds since 1970 UTC. `tls` is version and cipher, parted by a blank, or "".
     """
 
     helo: str
@@ -33,6 +33,7 @@ class Hop:
     id: str
     time: float
     recipient: Address | None = None
+    tls: str = ""
 
 
 def protocol_keyword(*, extended: bool, lmtp: bool, utf8: bool, tls: bool, login: bool) -> str:
@@ -60,10 +61,16 @@ def received(hop: Hop) -> str:
     """
     whom = "" if hop.recipient is None else f"\r\n\tfor <{hop.recipient}>"
     return (
-        f"Received: from {_from(hop)}\r\n"
+        f"Received: from {_from(hop)}{_tls(hop.tls)}\r\n"
         f"\tby {hop.host} (Posthouse) with {hop.protocol} id {hop.id}{whom};\r\n"
         f"\t{date_time(hop.time)}\r\n"
     )
+
+
+def _tls(tls: str) -> str:
+    """The comment on the encryption, in the form that most servers and readers know."""
+    version, _, cipher = tls.partition(" ")
+    return f"\r\n\t(using {version} with cipher {cipher})" if tls else ""
 
 
 def date_time(seconds: float) -> str:

@@ -36,6 +36,7 @@ class Client:
     helo: str = ""
     extended: bool = False
     encrypted: bool = False
+    tls: str = ""  # version and cipher
     account: Account | None = None
     reverse: Reverse | None = None
 
@@ -178,7 +179,8 @@ class Reception:
             login=client.account is not None,
         )
         only = envelope.recipients[0].address if len(envelope.recipients) == 1 else None
-        hop = Hop(client.helo, client.address, reverse, self._host, protocol, letter, self._clock.now(), only)
+        now = self._clock.now()
+        hop = Hop(client.helo, client.address, reverse, self._host, protocol, letter, now, only, client.tls)
         return return_path(envelope.sender) + received(hop)
 
     def _letter_id(self) -> str:
@@ -198,6 +200,7 @@ class Reception:
             peer=client.address,
             helo=client.helo,
             login="" if client.account is None else client.account.address,
+            tls=client.tls,
             seconds=round(self._clock.monotonic() - transaction.begun, 4),
         )
         for recipient, failure in zip(envelope.recipients, failures, strict=True):

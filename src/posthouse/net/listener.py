@@ -21,11 +21,13 @@ Session = Callable[[Wire], Awaitable[None]]
 @dataclass(slots=True, frozen=True)
 class Service:
     """What a listener does with a connection: its session, or the whole reply to one beyond the bound (`refusal`)
-    and to one that comes while the server stops (`stopped`)."""
+    and to one that comes while the server stops (`stopped`). With `protect` the connection goes over to TLS before
+    anything is said; when that fails there is no session."""
 
     session: Session
     refusal: bytes
     stopped: bytes
+    protect: Callable[[Wire], Awaitable[bool]] | None = None
 
 
 class ListenError(Exception):
@@ -45,16 +47,20 @@ class Sessions:
     def begin(self, wire: Wire, service: Service) -> None:
         """Starts the session of a new connection, or refuses it with a reply."""
         if self.stopping or len(self.running) >= self.most:
-            wire.write(service.stopped if self.stopping else service.refusal)
+            if service.protect is None:
+                wire.write(service.stopped if self.stopping else service.refusal)
             wire.close()
             return
-        task = asyncio.get_running_loop().create_task(self._run(wire, service.session))
+        if service.protect is not None:
+            wire.pause()  # the handshake is not ours to read
+        task = asyncio.get_running_loop().create_task(self._run(wire, service))
         self.running[task] = wire
         task.add_done_callback(self._ended)
 
-    async def _run(self, wire: Wire, session: Session) -> None:
+    async def _run(self, wire: Wire, service: Service) -> None:
         try:
-            await session(wire)
+            if service.protect is None or await service.protect(wire):
+                await service.session(wire)
         except Exception as error:  # the top of every session: a bug of ours ends this one only
             self.log.exception("session_failed", peer=str(wire.peer), error=type(error).__name__)
         finally:

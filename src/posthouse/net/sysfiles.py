@@ -1,4 +1,4 @@
-"""What this system knows of names: its hosts file, its name servers, its own name. Asks no network."""
+"""What this system knows of names: its hosts file, its name servers, its own name and addresses. Asks no network."""
 
 from __future__ import annotations
 
@@ -100,3 +100,14 @@ def machine_name(hosts: Path = HOSTS) -> str:
                 if name in names and (full := next((other for other in names if "." in other), None)):
                     return full
     return name if is_host_name(name) else "localhost"
+
+
+def machine_addresses() -> list[str]:
+    """The addresses that this machine has towards the rest of the world, IPv4 and IPv6, at most one each."""
+    found: list[str] = []
+    # Connecting a datagram socket sends nothing; the system only chooses the address it would send from.
+    for family, somewhere in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((somewhere, 9))
+            found.append(str(probe.getsockname()[0]).partition("%")[0])
+    return found

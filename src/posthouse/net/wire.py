@@ -8,8 +8,10 @@ connection costs no buffer at all.
 from __future__ import annotations
 
 import asyncio
+import ssl
 import sys
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar, cast
 
 from posthouse.ports.system import Endpoint, SessionObserver
@@ -18,6 +20,7 @@ READ_BUFFER: Final = 65_536  # octets of one read; larger gains nothing on loopb
 INPUT_HIGH: Final = 262_144  # octets read and not yet used, above which the socket is not read
 STALL_TIMEOUT: Final = 300.0  # seconds a peer may leave our octets unread; RFC 5321 §4.5.3.2.7
 CLOSE_TIMEOUT: Final = 10.0  # seconds the last octets have to leave after close
+TLS_CLOSE_TIMEOUT: Final = 2.0  # seconds for the peer's own word of farewell, which nobody needs (RFC 8446 §6.1)
 
 E_co = TypeVar("E_co", covariant=True)
 E = TypeVar("E")
@@ -39,12 +42,34 @@ class Stopping(Exception):
     """The server is being stopped and this session was waiting for its peer."""
 
 
+class TlsFailed(Exception):
+    """The handshake failed and the connection is gone. Its text says why, in a few words. `certificate` when it was
+    the peer's certificate that we do not take."""
+
+    def __init__(self, text: str, *, certificate: bool = False) -> None:
+        super().__init__(text)
+        self.certificate = certificate
+
+
+@dataclass(slots=True, frozen=True)
+class Encryption:
+    """What protects a connection: the version of TLS and the cipher suite, in the names of OpenSSL."""
+
+    version: str
+    cipher: str
+
+    def __str__(self) -> str:
+        return f"{self.version} {self.cipher}"
+
+
 class Wire(asyncio.BufferedProtocol):
     """One connection. Only its own session task awaits it."""
 
     __slots__ = (
+        "_closed",
         "_deadline",
         "_ended",
+        "_handshaking",
         "_input",
         "_input_size",
         "_loop",
@@ -60,6 +85,7 @@ class Wire(asyncio.BufferedProtocol):
         "_waiter",
         "_writing_paused",
         "busy",
+        "encryption",
         "patience",
         "peer",
         "stall_timeout",
@@ -83,7 +109,10 @@ class Wire(asyncio.BufferedProtocol):
         self._reading_paused = False
         self._writing_paused = False
         self._stop_asked = False
+        self._handshaking = False
+        self._closed = False
         self.busy = False
+        self.encryption: Encryption | None = None
         self.patience = 300.0
         self.stall_timeout = STALL_TIMEOUT
         self.tap: SessionObserver | None = None
@@ -114,7 +143,8 @@ class Wire(asyncio.BufferedProtocol):
         self._ended = True
         if not self._writing_paused:
             self._wake()
-        return True  # our replies may still leave
+        # Our replies may still leave; but where TLS is spoken, the event loop ends both ways at once.
+        return self.encryption is None and not self._handshaking
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._ended = self._lost = True
@@ -142,12 +172,103 @@ class Wire(asyncio.BufferedProtocol):
     @property
     def encrypted(self) -> bool:
         """Whether TLS protects this connection."""
-        return self._transport.get_extra_info("sslcontext") is not None
+        return self.encryption is not None
 
     @property
     def lost(self) -> bool:
         """Whether the connection is gone altogether, so that nothing written can arrive."""
         return self._lost
+
+    @property
+    def unread(self) -> int:
+        """Octets that came and that no core has seen yet."""
+        return self._input_size
+
+    def pause(self) -> None:
+        """Reads nothing more until `start_tls`: what comes is left to the handshake."""
+        if not self._lost and not self._reading_paused:
+            self._reading_paused = True
+            self._transport.pause_reading()
+
+    async def start_tls(
+        self, context: ssl.SSLContext, *, timeout: float, server_name: str | None = None, at_once: bool = False
+    ) -> ssl.SSLObject | None:
+        """Goes over to TLS, as the client when a `server_name` is given, within `timeout` seconds and the deadline.
+
+        What was written leaves first, in the clear. Octets that came before are forgotten: whoever put them there,
+        they are not of the encrypted session (RFC 3207 §4.2). `pause` beforehand keeps those of the handshake.
+        Where TLS begins `at_once`, with the first octet, they are of the handshake, and it gets them. Raises
+        TlsFailed; then the connection is gone.
+        """
+        self.pause()
+        await self.drain()
+        early = b"".join(self._input) if at_once else b""
+        self._input.clear()
+        self._input_size = 0
+        if self._deadline is not None:
+            timeout = min(timeout, self._deadline - self._loop.time())
+        if self._lost or (self._ended and not early) or self._stop_asked or timeout <= 0:
+            self._break()
+            raise TlsFailed("the connection ended before the handshake")
+        self._handshaking = True
+        if early:
+            self._loop.call_soon(self._loop.call_soon, self._hand_over, self._transport, early)
+        try:
+            transport = await self._loop.start_tls(
+                self._transport,
+                self,
+                context,
+                server_side=server_name is None,
+                server_hostname=server_name,
+                ssl_handshake_timeout=timeout,
+                ssl_shutdown_timeout=TLS_CLOSE_TIMEOUT,
+            )
+        except (OSError, RuntimeError) as error:  # SSLError is an OSError; uvloop says RuntimeError of a lost transport
+            self._break()
+            refused = isinstance(error, ssl.SSLCertVerificationError)
+            raise TlsFailed(_why(error), certificate=refused) from error
+        except BaseException:
+            self._break()
+            raise
+        finally:
+            self._handshaking = False
+        if transport is None:
+            self._break()
+            raise TlsFailed("the connection was lost during the handshake")
+        self._transport = transport
+        self._reading_paused = False
+        return self._secured(transport)
+
+    def _hand_over(self, transport: asyncio.Transport, early: bytes) -> None:
+        """Gives the handshake what came before it could read: uvloop does not let a new connection be paused.
+
+        Two rounds of the loop after `start_tls` was called TLS has taken our place, and nothing was read in between.
+        """
+        protocol = cast(asyncio.BufferedProtocol, transport.get_protocol())
+        while early and protocol is not self:
+            room = memoryview(protocol.get_buffer(len(early)))[: len(early)]
+            room[:] = early[: len(room)]
+            protocol.buffer_updated(len(room))
+            early = early[len(room) :]
+
+    def _secured(self, transport: asyncio.Transport) -> ssl.SSLObject | None:
+        tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+        cipher = transport.get_extra_info("cipher") or ("unknown", "unknown", 0)
+        version = (tls.version() if tls is not None else None) or str(cipher[1])
+        self.encryption = Encryption(version, str(cipher[0]))
+        if self.tap is not None:
+            self.tap.secured(str(self.encryption))
+        return tls
+
+    def _break(self) -> None:
+        """The connection is of no more use to anybody."""
+        self._transport.abort()
+        self._lost = self._ended = True
+        self._out.clear()
+        self._input.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def deadline(self, seconds: float | None) -> None:
         """Caps all waiting for the peer's octets from now on, whatever `patience` allows; None lifts the cap."""
@@ -227,8 +348,9 @@ class Wire(asyncio.BufferedProtocol):
     def close(self) -> None:
         """Closes the connection once what was written has left, or after a while without that."""
         self._flush()
-        if self._lost:
+        if self._lost or self._closed:  # a second close of TLS would disturb the first one
             return
+        self._closed = True
         self._input.clear()
         self._transport.close()
         if self._transport.get_write_buffer_size() and self._timer is not None:
@@ -246,7 +368,9 @@ class Wire(asyncio.BufferedProtocol):
     def ask_to_stop(self) -> None:
         """Raises Stopping in the session as soon as it waits for its peer and is not `busy`."""
         self._stop_asked = True
-        if self._waiter is not None and not self.busy and not self._writing_paused:
+        if self._handshaking:
+            self._transport.abort()
+        elif self._waiter is not None and not self.busy and not self._writing_paused:
             self._fail(Stopping())
 
     # Within
@@ -315,6 +439,17 @@ class Buffers:
     def take(self) -> memoryview:
         """The buffer for a new connection."""
         return memoryview(bytearray(READ_BUFFER)) if sys.platform == "win32" else self._shared
+
+
+def _why(error: Exception) -> str:
+    """Why a handshake failed, in the words of OpenSSL where it has some."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message or "the certificate was not accepted"
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or str(error)).replace("_", " ").lower()
+    if "too long" in str(error) or "taking longer" in str(error):
+        return "the handshake took too long"
+    return "the connection was lost during the handshake"
 
 
 def _endpoint(name: Any) -> Endpoint:

@@ -64,6 +64,11 @@ class Transcript:
         self._flush()
         self._line("===", text)
 
+    def secured(self, text: str) -> None:
+        """From here on TLS protects the octets, which stand here decrypted."""
+        self.note(text)
+        self.tls = True
+
     def closed(self) -> None:
         """The session is over."""
         self._flush()

@@ -141,6 +141,16 @@ class Pop3ServerCore:
             self.tap(buffer[start : end + 1], self._is_secret(line))
         return self._event(line)
 
+    @property
+    def left_over(self) -> bool:
+        """Whether octets came that were not used."""
+        return self._position < len(self._buffer)
+
+    def restart(self) -> None:
+        """TLS has begun: what was said before does not count (RFC 2595 §4). Errors are not forgotten."""
+        self._buffer, self._position, self._discarding = b"", 0, -1
+        self.state = State.AUTHORIZATION
+
     def _event(self, line: bytes) -> Event:
         state, parsers = self._state, self._parsers
         try:

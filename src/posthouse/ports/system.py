@@ -52,6 +52,10 @@ class SessionObserver(Protocol):
         """Something that happened beside the octets, such as a time-out."""
         ...
 
+    def secured(self, text: str) -> None:
+        """From here on TLS protects the octets; the text names its version and cipher."""
+        ...
+
     def closed(self) -> None:
         """The session is over; called exactly once, last."""
         ...

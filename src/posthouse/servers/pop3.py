@@ -13,6 +13,7 @@ from typing import Any, Final, cast
 
 from posthouse.mail.limits import Pop3Limits
 from posthouse.mail.reply import Pop3, Rejected, Reply, Style, Unavailable
+from posthouse.net.tls import ServerTls
 from posthouse.net.wire import Stopping, Wire
 from posthouse.observe.log import Log
 from posthouse.pop3 import commands as asked
@@ -53,20 +54,21 @@ class Texts:
         self.last = form(Pop3.LAST, number=b"%d")
         self.reset = form(Pop3.RESET, count=b"%d", size=b"%d")
         self.capa = {
-            login: Pop3.CAPA.encode(style)
-            + lines(capabilities(login=login, mechanisms=mechanisms, implementation=implementation))
+            (login, tls): Pop3.CAPA.encode(style)
+            + lines(capabilities(login=login, tls=tls, mechanisms=mechanisms, implementation=implementation))
             for login in (False, True)
+            for tls in (False, True)
         }
 
 
 class Pop3Server:
     """The POP3 service: what all its sessions share. `session` serves one connection.
 
-    `host` is the name in the greeting. The login is open to peers on this machine only, until the connection can
-    be encrypted (RFC 8314 §4.1 asks for TLS everywhere else).
+    `host` is the name in the greeting. The login is open to peers on this machine and over TLS (RFC 8314 §4.1);
+    without `tls` STLS is not offered.
     """
 
-    __slots__ = ("_directory", "_greeting", "_limits", "_log", "_observer", "_shelf", "_store", "_texts")
+    __slots__ = ("_directory", "_greeting", "_limits", "_log", "_observer", "_shelf", "_store", "_texts", "_tls")
 
     def __init__(
         self,
@@ -79,7 +81,9 @@ class Pop3Server:
         limits: Pop3Limits | None = None,
         style: Style = Style.POSTHOUSE,
         implementation: str = "Posthouse",
+        tls: ServerTls | None = None,
     ) -> None:
+        self._tls = tls
         self._store = store
         self._directory = directory
         self._log = log
@@ -143,6 +147,8 @@ class _Session:
         watcher = None if server._observer is None else server._observer.session("pop3", wire.local, wire.peer)
         if watcher is not None:
             wire.tap, self._core.tap = watcher, watcher.received
+            if wire.encryption is not None:
+                watcher.secured(str(wire.encryption))
         try:
             wire.write(server._greeting)
             await self._serve()
@@ -191,6 +197,7 @@ class _Session:
                 "pop3_session",
                 account=self._account,
                 peer=str(self._wire.peer),
+                tls=str(self._wire.encryption or ""),
                 end=self._end,
                 messages=len(self._snapshot.rows),
                 retrieved=len(self._snapshot.retrieved),
@@ -233,7 +240,7 @@ class _Session:
         return None
 
     def _capa(self, _: asked.Capa) -> None:
-        self._write(self._texts.capa[self._login_allowed])
+        self._write(self._texts.capa[self._login_allowed, self._tls_offered])
 
     def _user(self, command: asked.User) -> None:
         # The answer is the same for every name (RFC 1939 §13).
@@ -250,8 +257,32 @@ class _Session:
     def _apop(self, _: asked.Apop) -> None:
         self._say(Pop3.NO_APOP)
 
-    def _stls(self, _: asked.Stls) -> None:
-        self._say(Pop3.NO_TLS)
+    @property
+    def _tls_offered(self) -> bool:
+        return self._server._tls is not None and not self._wire.encrypted
+
+    def _stls(self, _: asked.Stls) -> Awaitable[None] | None:
+        if self._tls_offered:
+            return self._protect()
+        self._say(Pop3.TLS_DONE if self._wire.encrypted else Pop3.NO_TLS)
+        return None
+
+    async def _protect(self) -> None:
+        """Goes over to TLS. Octets behind STLS were not protected, and would be taken for what was: somebody put
+        them there (CVE-2011-0411)."""
+        server, wire, core = self._server, self._wire, self._core
+        wire.pause()  # from here on nothing is read until the handshake reads it
+        if core.left_over or wire.unread:
+            server._log.warning("starttls_injection", protocol="pop3", peer=str(wire.peer))
+            await self._hang_up(Pop3.PIPELINE_BROKEN)
+            return
+        self._say(Pop3.START_TLS)
+        assert server._tls is not None, "STLS was offered"
+        if not await server._tls.protect(wire, "pop3"):
+            self._over, self._end = True, "no TLS"
+            return
+        core.restart()
+        self._name, self._utf8, self._login_allowed = "", False, True
 
     def _utf8_mode(self, _: asked.Utf8) -> None:
         self._utf8 = True

@@ -15,12 +15,13 @@ from typing import Final
 from posthouse.config.schema import SmtpSettings
 from posthouse.mail.reply import Fault, Rejected, Reply, Smtp, Style, Unavailable
 from posthouse.mta.reception import Accepted, Client, Reception, Transaction
+from posthouse.net.tls import ServerTls
 from posthouse.net.wire import Stopping, Wire
 from posthouse.observe.log import Log
 from posthouse.ports.directory import Directory
 from posthouse.ports.dns import Resolver
 from posthouse.ports.system import Clock, Observer, SessionObserver
-from posthouse.smtp.commands import Data, Ehlo, Helo, Lhlo, Mail, Quit, Rcpt, Rset
+from posthouse.smtp.commands import Data, Ehlo, Helo, Lhlo, Mail, Quit, Rcpt, Rset, StartTls
 from posthouse.smtp.rules import Mode
 from posthouse.smtp.server import (
     ChunkEnded,
@@ -46,7 +47,8 @@ class SmtpServer:
     """What all sessions of one protocol share. `session` is what a listener of this mode is given.
 
     `mode` is "smtp", "submission" or "lmtp". `host` is our own name. `login` offers AUTH (never for LMTP). The
-    `reception` has the same limits and host. `observer` and `resolver` may be None.
+    `reception` has the same limits and host. `observer` and `resolver` may be None; without `tls` STARTTLS is not
+    offered.
     """
 
     __slots__ = (
@@ -58,6 +60,7 @@ class SmtpServer:
         "_observer",
         "_resolver",
         "_style",
+        "_tls",
         "clock",
         "directory",
         "goodbye",
@@ -81,7 +84,9 @@ class SmtpServer:
         resolver: Resolver | None = None,
         observer: Observer | None = None,
         login: bool = True,
+        tls: ServerTls | None = None,
     ) -> None:
+        self._tls = tls
         self._mode = Mode(mode)
         self.limits = settings.limits
         self._bare_lf = settings.bare_lf == "normalize"
@@ -104,6 +109,8 @@ class SmtpServer:
         if self._observer is not None:
             observer = self._observer.session(self._mode.value, wire.local, wire.peer)
         wire.tap = observer
+        if observer is not None and wire.encryption is not None:
+            observer.secured(str(wire.encryption))
         try:
             await self._begin(wire, observer).run()
         finally:
@@ -114,9 +121,17 @@ class SmtpServer:
         """Whether bare LF is put right for such a peer, or refused (reliability F1)."""
         return self._bare_lf_trusted if trusted else self._bare_lf
 
+    async def protect(self, wire: Wire) -> bool:
+        """Goes over to TLS after STARTTLS; False when that failed and the connection is gone."""
+        return self._tls is not None and await self._tls.protect(wire, self._mode.value)
+
+    def trusts(self, address: str) -> tuple[bool, bool]:
+        """Whether a peer is this machine itself, and whether it is treated like it (as `trust` says)."""
+        return trust(address, self._networks)
+
     def _begin(self, wire: Wire, observer: SessionObserver | None) -> _Session:
         address = plain_address(wire.peer.host)
-        loopback, trusted = trust(address, self._networks)
+        loopback, trusted = self.trusts(address)
         core = SmtpServerCore(
             self._mode,
             self.limits,
@@ -126,9 +141,11 @@ class SmtpServer:
             secure=loopback or wire.encrypted,
             trusted=trusted,
             normalize=self.mends_bare_lf(trusted=trusted),
+            tls=self._tls is not None,
+            encrypted=wire.encrypted,
             tap=None if observer is None else observer.received,
         )
-        client = Client(address, self._mode.value, encrypted=wire.encrypted)
+        client = Client(address, self._mode.value, encrypted=wire.encrypted, tls=str(wire.encryption or ""))
         if self._resolver is not None and address:
             client.reverse = self._resolver.reverse(address)
         return _Session(self, wire, core, client)
@@ -198,6 +215,8 @@ class _Session:
                 continue
             replies = await self._answer(event)
             wire.write(core.send(*replies))
+            if type(event) is StartTls and not core.closed and not await self._protect():
+                return
         if type(event) is not Quit:
             self._linger = self._server.limits.discard_timeout
             self._tell_dropped(core.excess or replies[-1])
@@ -249,6 +268,28 @@ class _Session:
     def _quit(self, event: Event) -> tuple[Reply]:
         return (self._server.goodbye,)
 
+    def _starttls(self, event: Event) -> tuple[Reply]:
+        """Octets behind STARTTLS were not protected, and would be taken for what was: somebody put them there
+        (CVE-2011-0411). From here on nothing is read until the handshake reads it."""
+        self._wire.pause()
+        if not self._core.left_over and not self._wire.unread:
+            return (Smtp.START_TLS,)
+        client = self._client
+        self._server.log.warning("starttls_injection", protocol=client.mode, peer=client.address, helo=client.helo)
+        return (Smtp.PIPELINE_BROKEN,)
+
+    async def _protect(self) -> bool:
+        """Goes over to TLS and forgets who the peer said it was (RFC 3207 §4.2)."""
+        await self._forget()
+        server, client, wire, core = self._server, self._client, self._wire, self._core
+        if not await server.protect(wire):
+            return False
+        client.encrypted, client.tls = True, str(wire.encryption)
+        client.helo, client.extended, client.account = "", False, None
+        _, core.trusted = server.trusts(client.address)
+        core.normalize = server.mends_bare_lf(trusted=core.trusted)
+        return True
+
     def _mail(self, event: Event) -> tuple[Reply]:
         assert isinstance(event, Mail)
         self._transaction = self._server.reception.begin(event, self._client)
@@ -276,7 +317,7 @@ class _Session:
         client.account = account
         self._core.trusted = True
         self._core.normalize = server.mends_bare_lf(trusted=True)
-        server.log.info("login", protocol=client.mode, login=account.address, peer=client.address)
+        server.log.info("login", protocol=client.mode, login=account.address, peer=client.address, tls=client.tls)
         return (Smtp.AUTH_OK,)
 
     # The message
@@ -408,6 +449,7 @@ _HANDLERS: Final[dict[type, _Handler]] = {
     Rcpt: _Session._rcpt,
     Data: _Session._data,
     Rset: _Session._rset,
+    StartTls: _Session._starttls,
     Quit: _Session._quit,
     LoginAsked: _Session._login,
     DataEnded: _Session._data_ended,

@@ -84,7 +84,7 @@ COMMANDS: Final[dict[str, Rule]] = {
     "BDAT": Rule(PARSERS["BDAT"], _CHUNKS, Bdat, extension="CHUNKING"),
     "RSET": Rule(PARSERS["RSET"], _ANY, Rset),
     "AUTH": Rule(PARSERS["AUTH"], _GREETED, Auth, before_tls=False, ends_pipeline=True, secret=True, modes=_SMTP),
-    "STARTTLS": Rule(PARSERS["STARTTLS"], _ANY, StartTls, ends_pipeline=True),
+    "STARTTLS": Rule(PARSERS["STARTTLS"], _GREETED, StartTls, ends_pipeline=True),
     "NOOP": Rule(PARSERS["NOOP"], _ANY, Noop, ends_pipeline=True),
     "HELP": Rule(PARSERS["HELP"], _ANY, Help, extension="HELP"),
     "VRFY": Rule(PARSERS["VRFY"], _ANY, Vrfy, ends_pipeline=True),
@@ -97,7 +97,7 @@ COMMANDS: Final[dict[str, Rule]] = {
 }
 """All commands. EHLO, HELP and the order of commands derive from here."""
 
-REFUSED_ALWAYS: Final = frozenset({"STARTTLS", "EXPN", "TURN", "SEND", "SOML", "SAML"})  # HELP does not list them
+REFUSED_ALWAYS: Final = frozenset({"EXPN", "TURN", "SEND", "SOML", "SAML"})  # HELP does not list them
 BEYOND_ASCII: Final = frozenset({"MAIL", "RCPT", "VRFY", "EXPN"})  # RFC 6531 §3.3, §3.7.4.2
 HTTP: Final = frozenset({"GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "CONNECT", "TRACE", "PATCH", "PRI"})
 

@@ -106,14 +106,15 @@ class LoginAsked:
 
 
 Event = AnyCommand | Settled | ContentArrived | DataEnded | ChunkEnded | LoginAsked
-"""What a session sees. Of the commands only Ehlo, Helo, Lhlo, Mail, Rcpt, Data, Rset and Quit reach it."""
+"""What a session sees. Of the commands only Ehlo, Helo, Lhlo, Mail, Rcpt, Data, Rset, StartTls and Quit reach it."""
 
 
 class SmtpServerCore:
     """One session's protocol. `feed` octets, take events with `next_event`, answer each with `send`.
 
-    `secure` tells that logins may happen on this line. `trusted` peers may pipeline against the rules, and
-    `normalize` mends bare LF, also behind commands; both may be changed while the session runs.
+    `secure` tells that logins may happen on this line, `tls` that STARTTLS is offered, `encrypted` that TLS protects
+    the line. `trusted` peers may pipeline against the rules, and `normalize` mends bare LF, also behind commands; both
+    may be changed while the session runs.
     """
 
     __slots__ = (
@@ -136,6 +137,7 @@ class SmtpServerCore:
         "_tainted",
         "authenticated",
         "closed",
+        "encrypted",
         "excess",
         "extended",
         "helo",
@@ -148,6 +150,7 @@ class SmtpServerCore:
         "state",
         "style",
         "tap",
+        "tls",
         "trusted",
     )
 
@@ -162,6 +165,8 @@ class SmtpServerCore:
         secure: bool = False,
         trusted: bool = False,
         normalize: bool = False,
+        tls: bool = False,
+        encrypted: bool = False,
         tap: Tap | None = None,
     ) -> None:
         self.mode = mode
@@ -171,6 +176,8 @@ class SmtpServerCore:
         self.secure = secure
         self.trusted = trusted
         self.normalize = normalize
+        self.tls = tls and not encrypted
+        self.encrypted = encrypted
         self.tap = tap
         self.state = State.START
         self.helo = ""
@@ -235,7 +242,7 @@ class SmtpServerCore:
 
     def extensions(self) -> tuple[str, ...]:
         """The lines of EHLO after the first."""
-        return _extensions(self.mode, self.style, self._limits.message, self.login and self.secure)
+        return _extensions(self.mode, self.style, self._limits.message, self.tls, self.login and self.secure)
 
     # Replies out
 
@@ -329,7 +336,9 @@ class SmtpServerCore:
         rule = COMMANDS.get(verb)
         if rule is None:
             return Settled(Smtp.NOT_MAIL, fatal=True) if verb in HTTP else Settled(Smtp.UNKNOWN_COMMAND)
-        if rule.ends_pipeline and not self.trusted and self.left_over:
+        # Behind an offered STARTTLS it is an attack, whoever the peer is: that is for the session to say.
+        strict = rule.ends_pipeline and not self.trusted and not (self.tls and rule.event is StartTls)
+        if strict and self.left_over:
             return Settled(Smtp.PIPELINE_BROKEN, fatal=True)
         if rule.event is Bdat:
             return self._begin_chunk(argument.strip(" "))
@@ -347,6 +356,8 @@ class SmtpServerCore:
         if self.mode not in rule.modes:
             return _NOT_HERE.get(verb, Smtp.NOT_IN_LMTP if self.mode is Mode.LMTP else Smtp.NOT_IN_SMTP)
         if rule.event is Auth and (refusal := self._no_login()) is not None:
+            return refusal
+        if rule.event is StartTls and (refusal := self._no_tls()) is not None:
             return refusal
         if self.state not in rule.states:
             return self._out_of_order(rule)
@@ -370,6 +381,13 @@ class SmtpServerCore:
             return Smtp.AUTH_NEEDS_TLS
         return Smtp.AUTH_DONE if self.authenticated else None
 
+    def _no_tls(self) -> Reply | None:
+        if self.encrypted:
+            return Smtp.TLS_DONE  # RFC 3207 §4.2
+        if not self.tls:
+            return Smtp.NO_TLS
+        return Smtp.TLS_IN_TRANSACTION if self.state not in (State.START, State.GREETED) else None
+
     # Commands that are answered here
 
     def _answer_rcpt(self, command: AnyCommand) -> Event:
@@ -390,9 +408,6 @@ class SmtpServerCore:
     def _answer_expn(self, command: AnyCommand) -> Event:
         return Settled(Smtp.NO_EXPN)
 
-    def _answer_starttls(self, command: AnyCommand) -> Event:
-        return Settled(Smtp.NO_TLS)
-
     def _answer_obsolete(self, command: AnyCommand) -> Event:
         assert isinstance(command, Obsolete)
         return Settled(Smtp.OBSOLETE_TURN if command.verb == "TURN" else Smtp.OBSOLETE_SEND.fill(verb=command.verb))
@@ -400,7 +415,9 @@ class SmtpServerCore:
     def _answer_help(self, command: AnyCommand) -> Event:
         assert isinstance(command, Help)
         known = {
-            verb: rule for verb, rule in COMMANDS.items() if self.mode in rule.modes and verb not in REFUSED_ALWAYS
+            verb: rule
+            for verb, rule in COMMANDS.items()
+            if self.mode in rule.modes and verb not in REFUSED_ALWAYS and (rule.event is not StartTls or self.tls)
         }
         rule = known.get(command.topic.upper())
         if rule is not None:
@@ -596,6 +613,19 @@ class SmtpServerCore:
         else:
             self._count(Offence.LOGIN if reply.code == Smtp.AUTH_FAILED.code else Offence.IDLE)
 
+    def _after_starttls(self, event: Event, reply: Reply) -> None:
+        """Whatever was said before TLS does not count after it (RFC 3207 §4.2); only offences are not forgotten."""
+        if not reply.positive:
+            self.closed = True
+            return
+        self._count(Offence.IDLE)
+        self._forget()
+        self._buffer, self._pos = b"", 0
+        self.state = State.START
+        self.helo = ""
+        self.extended = self.authenticated = self.tls = self._tainted = False
+        self.encrypted = self.secure = True
+
     def _after_quit(self, event: Event, reply: Reply) -> None:
         self.closed = True
 
@@ -613,10 +643,12 @@ def _hello(host: str, peer: str, extensions: tuple[str, ...]) -> Reply:
 
 
 @lru_cache(maxsize=64)
-def _extensions(mode: Mode, style: Style, limit: int, login: bool) -> tuple[str, ...]:
+def _extensions(mode: Mode, style: Style, limit: int, tls: bool, login: bool) -> tuple[str, ...]:
     lines = ["PIPELINING", f"SIZE {limit}", "8BITMIME", "SMTPUTF8"]
     if style is not Style.CLASSIC:
         lines.append("ENHANCEDSTATUSCODES")  # the classic texts have none
+    if tls:
+        lines.append("STARTTLS")
     if login:
         lines.append(f"AUTH {' '.join(SERVER_MECHANISMS)}")
     lines.extend(rule.extension for rule in COMMANDS.values() if rule.extension and mode in rule.modes)
@@ -633,7 +665,6 @@ _ANSWERS: Final[dict[type[AnyCommand], _Answer]] = {
     Vrfy: SmtpServerCore._answer_vrfy,
     Expn: SmtpServerCore._answer_expn,
     Auth: SmtpServerCore._answer_auth,
-    StartTls: SmtpServerCore._answer_starttls,
     Obsolete: SmtpServerCore._answer_obsolete,
 }
 
@@ -651,4 +682,5 @@ _AFTER: Final[dict[type, _After]] = {
     DataEnded: SmtpServerCore._after_message,
     ChunkEnded: SmtpServerCore._after_chunk,
     LoginAsked: SmtpServerCore._after_login,
+    StartTls: SmtpServerCore._after_starttls,
 }

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Final
 
 from posthouse.mail.reply import Fault, Unavailable
+from posthouse.net.files import sync_directory, sync_file
 from posthouse.ports.store import Letter
 from posthouse.ports.system import Random
-from posthouse.store.datadir import DataDirectory, storage, sync_directory, sync_file
+from posthouse.store.datadir import DataDirectory, storage
 from posthouse.store.model import CHUNK, HEAD, Options, end_line, header_of
 
 _BINARY: Final = getattr(os, "O_BINARY", 0)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from posthouse.mail.reply import Fault, Unavailable
+from posthouse.net.files import owner_of, sync_directory
 from posthouse.ports.system import Clock, Random
 from posthouse.store.model import Options, StoreError, StoreInUse
 
@@ -215,37 +216,12 @@ def become_owner(path: Path) -> None:
     os.umask(0o077)
 
 
-def owner_of(path: Path) -> tuple[int, int]:
-    """User and group that own a path."""
-    status = path.stat()
-    return status.st_uid, status.st_gid
-
-
 def free_octets(path: Path) -> int | None:
     """Octets that this process may still write, None where the system does not say cheaply."""
     if sys.platform == "win32":
         return shutil.disk_usage(path).free
     status = os.statvfs(path)
     return status.f_bavail * status.f_frsize
-
-
-def sync_file(descriptor: int) -> None:
-    """Makes a file's octets durable."""
-    if sys.platform == "darwin":  # fsync alone leaves them in the drive's cache there
-        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
-    else:
-        os.fsync(descriptor)
-
-
-def sync_directory(path: Path) -> None:
-    """Makes the names in a directory durable."""
-    if sys.platform == "win32":  # NTFS journals names; a directory cannot be opened for syncing there
-        return
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        sync_file(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def fault_of(problem: OSError) -> Unavailable:
