@@ -29,9 +29,16 @@ class Made:
         return CertificateFiles(self.pem, self.pem, hosts)
 
 
+class OneName(Names):
+    """A server that has only its host name."""
+
+    def hosts(self) -> list[str]:
+        return [self.host]
+
+
 def make(folder: Path, host: str = "localhost", *, days_ago: int = 0, name: str = "") -> Made:
     """A certificate for a host of an authority of its own, made so many days ago."""
-    names = Names(host)
+    names = OneName(host)
     moment = datetime.now(UTC) - timedelta(days=days_ago)
     authority = make_authority(names, moment)
     identity = make_server(names, authority, ec.generate_private_key(ec.SECP256R1()), moment)

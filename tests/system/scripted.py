@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -61,6 +62,26 @@ class Talk:
             tail = (tail + piece)[-5:]
         self._rest = b""
         return count
+
+    def start_tls(self, certificate: Path) -> bool:
+        """Goes over to TLS with this certificate and key; False when the client did not take part."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        try:
+            self._socket.getpeername()  # one that is gone already would leave a half-made socket behind
+        except OSError:
+            return False
+        secured = context.wrap_socket(self._socket, server_side=True, do_handshake_on_connect=False)
+        self._socket = secured
+        try:
+            secured.do_handshake()
+        except OSError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._socket.close()
 
     def hang_up(self) -> None:
         """Ends the connection from another thread: whoever reads it sees its end."""
@@ -126,7 +147,10 @@ class ScriptedServer:
                     return
                 talk = Talk(connection)
                 self.talks.append(talk)
-                self._script(talk)
+                try:
+                    self._script(talk)
+                finally:
+                    talk.close()
 
     @property
     def heard(self) -> list[bytes]:

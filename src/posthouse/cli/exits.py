@@ -55,6 +55,21 @@ ADVICE = {
 }
 
 
+TRUST_ADVICE = (
+    "Is this the right server under its right name? If its certificate is of an authority of your own, give that "
+    "with --cacert FILE, or the certificate's SHA-256 with --pin."
+)
+PLAIN_ADVICE = "Without --tls, --cacert and --pin the session may go on unencrypted."
+
+
+def advice_of(failure: Failure) -> str:
+    """What to do about it."""
+    from posthouse.clients.failure import Kind
+
+    special = {Kind.CERTIFICATE: TRUST_ADVICE, Kind.INSECURE: PLAIN_ADVICE}
+    return special.get(failure.kind) or ADVICE.get(exit_of(failure), "")
+
+
 def exit_of(failure: Failure) -> Exit:
     """The exit code of a session that failed."""
     from posthouse.clients.failure import Kind
@@ -64,6 +79,8 @@ def exit_of(failure: Failure) -> Exit:
         Kind.UNREACHABLE: Exit.TEMPORARY,
         Kind.PROTOCOL: Exit.PROTOCOL,
         Kind.LOGIN: Exit.NO_PERMISSION,
+        Kind.CERTIFICATE: Exit.NO_PERMISSION,
+        Kind.INSECURE: Exit.NO_PERMISSION,
         Kind.REFUSED: Exit.UNAVAILABLE,
         Kind.TEMPORARY: Exit.TEMPORARY,
         Kind.IN_USE: Exit.TEMPORARY,
@@ -75,7 +92,7 @@ def exit_of(failure: Failure) -> Exit:
 def problem_of(failure: Failure, became: str) -> Problem:
     """The same with its words; `became` says what became of the letters."""
     code = exit_of(failure)
-    text = f"{sentence(str(failure))} {became} {ADVICE.get(code, '')}".rstrip()
+    text = " ".join(filter(None, [sentence(str(failure)), became, advice_of(failure)]))
     return Problem(code, text, stage=failure.stage, reply=failure.reply)
 
 

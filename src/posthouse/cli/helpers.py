@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Final
 
 from posthouse.cli.exits import Exit, Problem
@@ -19,19 +19,16 @@ SHOW_AFTER: Final = 1.0  # seconds before a progress bar appears
 BAR: Final = 30  # columns
 
 
-def parse_url(url: str, schemes: Mapping[str, str]) -> tuple[Server, str]:
-    """The server and the login name of `smtp://user@host:port`. `schemes` maps the schemes that work to "" and those
-    that do not yet to the reason. Raises Problem."""
+def parse_url(url: str, schemes: Sequence[str]) -> tuple[Server, str]:
+    """The server and the login name of `smtp://user@host:port`. The first of the `schemes` stands for none. Raises
+    Problem."""
     from urllib.parse import unquote
 
     scheme, separator, rest = url.partition("://")
     if not separator:
-        scheme, rest = next(iter(schemes)), url
-    reason = schemes.get(scheme.lower())
-    if reason is None:
-        raise Problem(Exit.USAGE, f"{scheme}:// is no scheme for this: write {next(iter(schemes))}://user@host:port")
-    if reason:
-        raise Problem(Exit.USAGE, reason)
+        scheme, rest = schemes[0], url
+    if scheme.lower() not in schemes:
+        raise Problem(Exit.USAGE, f"{scheme}:// is no scheme for this: write {schemes[0]}://user@host:port")
     user, at, host = rest.partition("/")[0].rpartition("@")
     if ":" in user:
         raise Problem(
@@ -69,7 +66,7 @@ def find_password(login: str, *, stdin: bool) -> str:
     return getpass.getpass(f"Password for {login}: ")
 
 
-def observer(verbose: bool) -> SessionObserver | None:
+def observer(verbose: int) -> SessionObserver | None:
     """Who writes the dialogue on standard error, when that is wanted."""
     if not verbose:
         return None

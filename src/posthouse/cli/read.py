@@ -9,22 +9,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from posthouse.cli.exits import Exit, Problem, Verb, finish
+from posthouse.cli.security import security_of, tls_options
 
 if TYPE_CHECKING:
     from posthouse.cli.reading import Job
     from posthouse.net.dial import Server
 
-SCHEMES = {
-    "pop3": "",
-    "pop": "",
-    "pop3s": "pop3s:// needs TLS, which this version does not have yet. Use pop3:// to this machine itself.",
-}
+SCHEMES = ("pop3", "pop", "pop3s", "pops")
 WORDS = ("list", "latest", "new", "top", "save", "delete")
 
 
 @click.command(cls=Verb, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("what", nargs=-1)
-@click.option("--url", default="", metavar="URL", help="The server: pop3://user@host:port.")
+@click.option("--url", default="", metavar="URL", help="The server: pop3://user@host:port, pop3s:// with TLS.")
 @click.option("-u", "--user", default="", metavar="USER", help="The login name.")
 @click.option("--password-stdin", is_flag=True, help="The first line of standard input is the password.")
 @click.option("--insecure-auth", is_flag=True, help="Send the password in clear, outside this machine too.")
@@ -40,7 +37,10 @@ WORDS = ("list", "latest", "new", "top", "save", "delete")
 @click.option("--server", default="", metavar="HOST:PORT", help="What the shell offers as the server.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, on failure too.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but what was asked for and errors.")
-@click.option("-v", "--verbose", is_flag=True, help="Print the dialogue with the server on standard error.")
+@tls_options
+@click.option(
+    "-v", "--verbose", count=True, help="Print the dialogue with the server on standard error; -vv its certificate too."
+)
 def read(**options: Any) -> None:
     """Collect and read messages by POP3.
 
@@ -79,6 +79,7 @@ def _shell(options: dict[str, Any]) -> int:
             observer=observer(options["verbose"]),
             insecure=options["insecure_auth"],
             fixed=server is not None,
+            security=security_of(options, options["url"]),
         )
     )
 
@@ -109,6 +110,7 @@ def _once(options: dict[str, Any]) -> int:
         timeout=options["timeout"],
         insecure=options["insecure_auth"],
         verbose=options["verbose"],
+        security=security_of(options, options["url"]),
         may_ask=not options["as_json"] and sys.stdin.isatty(),
     )
     return asyncio.run(collect(access, job))

@@ -14,6 +14,7 @@ from posthouse.cli.fetching import Fetched, Target, open_target, save_attachment
 from posthouse.cli.helpers import Progress, observer
 from posthouse.clients.failure import Failure, Kind
 from posthouse.clients.pop3 import Pop3Client, refusal
+from posthouse.clients.security import Security
 from posthouse.mail.charsets import harmless_line
 from posthouse.mail.message import Message
 from posthouse.net.dial import Server
@@ -32,7 +33,8 @@ class Access:
     password: str = field(repr=False)
     timeout: float | None = None
     insecure: bool = False
-    verbose: bool = False
+    verbose: int = 0
+    security: Security = field(default_factory=Security)
     may_ask: bool = False
 
 
@@ -102,7 +104,11 @@ class Session:
         """Connects and logs in."""
         access = self.access
         self._client = await Pop3Client.connect(
-            access.server.host, access.server.port, timeout=access.timeout, observer=observer(access.verbose)
+            access.server.host,
+            access.server.port,
+            timeout=access.timeout,
+            observer=observer(access.verbose),
+            security=access.security,
         )
         _need(await self.client.greet(), "greeting")
         if not (self.client.private or access.insecure or self._consent()):

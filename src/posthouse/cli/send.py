@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from posthouse.cli.exits import Exit, Problem, Verb, complain, finish, print_json
+from posthouse.cli.security import security_of, tls_options
 
 if TYPE_CHECKING:
     from posthouse.cli.dialogue import Person
     from posthouse.cli.sending import Plan, Report
+    from posthouse.clients.security import Security
     from posthouse.clients.smtp import Letter
     from posthouse.mail.compose import Attachment, Part
     from posthouse.mail.mailboxes import Mailbox
@@ -35,7 +37,7 @@ T = TypeVar("T")
 @click.option("-m", "--message", default=None, metavar="TEXT", help="The text; else it comes from standard input.")
 @click.option("-t", "from_header", is_flag=True, help="Standard input is a whole message: recipients from its header.")
 @click.option("-i", "dots", is_flag=True, help="A lone dot on standard input is text. It always is; for old scripts.")
-@click.option("--url", default="", metavar="URL", help="The server: smtp://user@host:port.")
+@click.option("--url", default="", metavar="URL", help="The server: smtp://user@host:port, smtps:// with TLS.")
 @click.option("-u", "--user", default="", metavar="USER", help="The login name.")
 @click.option("--password-stdin", is_flag=True, help="The first line of standard input is the password.")
 @click.option("--insecure-auth", is_flag=True, help="Send the password in clear, outside this machine too.")
@@ -50,7 +52,10 @@ T = TypeVar("T")
 @click.option("--server", default="", metavar="HOST:PORT", help="What the dialogue offers as the server.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, on failure too.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
-@click.option("-v", "--verbose", is_flag=True, help="Print the dialogue with the server on standard error.")
+@tls_options
+@click.option(
+    "-v", "--verbose", count=True, help="Print the dialogue with the server on standard error; -vv its certificate too."
+)
 def send(**options: Any) -> None:
     """Compose a message and send it.
 
@@ -82,6 +87,7 @@ def _dialogue(options: dict[str, Any]) -> int:
                 directory=Path(),
                 timeout=options["timeout"],
                 verbose=options["verbose"],
+                security=security_of(options),
             )
         )
     except EOFError:
@@ -90,7 +96,13 @@ def _dialogue(options: dict[str, Any]) -> int:
 
 
 async def converse(
-    person: Person, *, server: str, directory: Path, timeout: float | None, verbose: bool = False
+    person: Person,
+    *,
+    server: str,
+    directory: Path,
+    timeout: float | None,
+    verbose: int = 0,
+    security: Security | None = None,
 ) -> int:
     """The whole dialogue. Everything is asked before the server is spoken to."""
     from posthouse.cli import sending
@@ -99,6 +111,7 @@ async def converse(
 
     plan = _ask_plan(person, server, directory)
     plan.timeout = timeout
+    plan.security = security or plan.security
     plan.observer = observer(verbose)
     plan.on_answer = lambda answer: person.say("".join(f"{harmless_line(line)}\n" for line in shown_lines(answer)))
     plan.consent = lambda: _agrees(person)
@@ -216,6 +229,7 @@ def _once(options: dict[str, Any]) -> int:
         password,
         stop_after=sending.STAGES.get((options["stop_after"] or "").upper(), ""),
         timeout=options["timeout"],
+        security=security_of(options, options["url"]),
         consent=lambda: _consent(options),
         observer=observer(options["verbose"]),
         on_progress=progress,
@@ -227,11 +241,7 @@ def _once(options: dict[str, Any]) -> int:
     return _tell(report, options)
 
 
-SCHEMES = {
-    "smtp": "",
-    "submission": "",
-    "smtps": "smtps:// needs TLS, which this version does not have yet. Use smtp:// to this machine itself.",
-}
+SCHEMES = ("smtp", "submission", "smtps", "submissions")
 
 
 def _consent(options: dict[str, Any]) -> bool:

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from posthouse.cli.exits import ADVICE, Exit, exit_of, sentence
+from posthouse.cli.exits import ADVICE, Exit, advice_of, exit_of, sentence
 from posthouse.clients.failure import Failure, Kind
+from posthouse.clients.security import SUBMISSIONS, Security
 from posthouse.clients.smtp import Letter, Outcome, Result, SmtpClient
 from posthouse.net.dial import Server, Unreachable
 
@@ -34,6 +35,7 @@ class Plan:
     password: str = field(default="", repr=False)
     stop_after: str = ""
     timeout: float | None = None
+    security: Security = field(default_factory=Security)
     consent: Callable[[], bool] = lambda: False
     observer: SessionObserver | None = None
     on_answer: Callable[[Answer], None] | None = None
@@ -116,8 +118,11 @@ async def _connect(plan: Plan) -> SmtpClient:
             observer=plan.observer,
             on_answer=plan.on_answer,
             on_progress=plan.on_progress,
+            security=plan.security,
         )
 
+    if plan.security.at_once(plan.server.port, SUBMISSIONS):
+        return await open_at(plan.server.port or SUBMISSIONS)
     if plan.server.port is not None:
         return await open_at(plan.server.port)
     try:
@@ -209,7 +214,7 @@ def _explain(plan: Plan, outcome: Outcome, report: Report) -> str:
                 "Ask the recipients before you send it again."
             )
             return f"{sentence(str(outcome.failure))} {became}"
-        return f"{sentence(str(outcome.failure))} {became} {ADVICE.get(report.code, '')}".rstrip()
+        return f"{sentence(str(outcome.failure))} {became} {advice_of(outcome.failure)}".rstrip()
     refused = [result for result in report.results if result.status in ("failed", "deferred")]
     if report.code is Exit.NOT_ALL:
         who = ", ".join(str(result.address) for result in refused[:10])

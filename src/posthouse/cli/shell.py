@@ -11,6 +11,7 @@ from posthouse.cli.exits import Exit, problem_of
 from posthouse.cli.fetching import Fetched, save_attachments
 from posthouse.clients.failure import Failure
 from posthouse.clients.pop3 import Pop3Client, refusal
+from posthouse.clients.security import Security
 from posthouse.mail.charsets import harmless_line
 from posthouse.net.dial import Server, parse_server
 from posthouse.pop3 import commands
@@ -80,6 +81,7 @@ async def converse(
     observer: SessionObserver | None = None,
     insecure: bool = False,
     fixed: bool = False,
+    security: Security | None = None,
 ) -> int:
     """The whole dialogue, to Quit or the end of input. `server` is the default answer to the first question, or with
     `fixed` the answer. Returns the exit code. Raises Problem when the session breaks off."""
@@ -91,7 +93,12 @@ async def converse(
     shell = Shell(person, directory, insecure=insecure)
     try:
         client = await Pop3Client.connect(
-            where.host, where.port, timeout=timeout, observer=observer, on_line=shell.show_line
+            where.host,
+            where.port,
+            timeout=timeout,
+            observer=observer,
+            on_line=shell.show_line,
+            security=security,
         )
         shell.client = client
         try:

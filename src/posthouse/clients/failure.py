@@ -20,6 +20,8 @@ class Kind(Enum):
     UNREACHABLE = "unreachable"  # also: no answer in time, the line was lost
     PROTOCOL = "protocol"  # the server does not speak the protocol
     LOGIN = "login"  # login refused, or impossible without risk
+    CERTIFICATE = "certificate"  # the server's certificate is not accepted
+    INSECURE = "insecure"  # encryption was asked for and is not to be had
     REFUSED = "refused"  # refused for good
     TEMPORARY = "temporary"  # refused for now
     IN_USE = "in use"  # another session holds the maildrop

@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final, TypeVar
 
 from posthouse.clients.failure import Failure, Kind, dial, next_of
+from posthouse.clients.security import POP3S, Security, injected, protect
 from posthouse.mail.reply import PeerError
 from posthouse.net.dial import is_loopback
 from posthouse.net.wire import Wire
 from posthouse.pop3.client import Answer, Answered, Command, Ended, Event, Piece, Pop3ClientCore, Unasked
-from posthouse.pop3.commands import Capa, Dele, Last, List, Noop, Pass, Quit, Retr, Rset, Stat, Top, Uidl, User
+from posthouse.pop3.commands import Capa, Dele, Last, List, Noop, Pass, Quit, Retr, Rset, Stat, Stls, Top, Uidl, User
 from posthouse.ports.system import SessionObserver
 
 PORT: Final = 110  # RFC 1939 §3
@@ -39,7 +40,11 @@ class Pop3Client:
         patience: float = PATIENCE,
         observer: SessionObserver | None = None,
         on_line: Callable[[bytes], None] | None = None,
+        host: str = "",
+        security: Security | None = None,
     ) -> None:
+        self._host = host  # whose certificate it must be
+        self._security = security or Security()
         self.wire = wire
         self.core = Pop3ClientCore(observer.received if observer is not None else None)
         self.on_line = on_line
@@ -58,12 +63,20 @@ class Pop3Client:
         timeout: float | None = None,
         observer: SessionObserver | None = None,
         on_line: Callable[[bytes], None] | None = None,
+        security: Security | None = None,
     ) -> Pop3Client:
-        """Connects; the greeting is still to be read. Raises Failure."""
-        wire = await dial(host, port or PORT, min(timeout or 30.0, 30.0))
+        """Connects, and begins with TLS where that is wanted; the greeting is still to be read. Raises Failure."""
+        security = security or Security()
+        at_once = security.at_once(port, POP3S)
+        wire = await dial(host, port or (POP3S if at_once else PORT), min(timeout or 30.0, 30.0))
         if observer is not None:
             observer.note(f"connect {host} [{wire.peer.host}]:{wire.peer.port}")
-        return cls(wire, patience=timeout or PATIENCE, observer=observer, on_line=on_line)
+        client = cls(
+            wire, patience=timeout or PATIENCE, observer=observer, on_line=on_line, host=host, security=security
+        )
+        if at_once:
+            await protect(wire, host, security, observer)
+        return client
 
     @property
     def private(self) -> bool:
@@ -80,8 +93,30 @@ class Pop3Client:
     # The session
 
     async def greet(self) -> Answer:
-        """The server's first line."""
-        return await self._answer("greeting")
+        """The server's first line; after it STLS where that is wanted (RFC 2595 §4)."""
+        answer = await self._answer("greeting")
+        if answer.positive and self._security.wanted(self.wire):
+            await self._start_tls()
+        return answer
+
+    async def _start_tls(self) -> None:
+        """Goes over to TLS, if it is to be had or somebody insists."""
+        shown, self.on_line = self.on_line, None
+        answer, offered = await self.capabilities()
+        self.on_line = shown
+        insists = self._security.stripped("STLS")
+        # A server without CAPA does not say what it can do (RFC 2449 §3): where somebody insists it is asked.
+        if "STLS" not in offered and (answer.positive or insists is None):
+            if insists is not None:
+                raise insists
+            return
+        answer = await self._say(Stls(), "tls")
+        if not answer.positive:
+            raise insists or refusal(answer, "tls")
+        self.wire.pause()
+        if self.core.left_over or self.wire.unread:
+            raise injected(self.wire, "STLS")
+        await protect(self.wire, self._host, self._security, self._observer)
 
     async def user(self, name: str) -> Answer:
         """Names the maildrop. After a refusal no password may be sent."""

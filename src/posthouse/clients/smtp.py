@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from posthouse.clients.failure import Failure, Kind, dial, next_of
+from posthouse.clients.security import SUBMISSIONS, Security, injected, protect
 from posthouse.mail.address import Address
 from posthouse.mail.reply import PeerError
 from posthouse.net.dial import is_loopback
 from posthouse.net.wire import Wire
 from posthouse.ports.system import SessionObserver
 from posthouse.smtp.client import Answer, Answered, Command, Event, Extensions, Response, SmtpClientCore, Stuffer
-from posthouse.smtp.commands import Auth, Data, Ehlo, Helo, Mail, Quit, Rcpt, Rset
+from posthouse.smtp.commands import Auth, Data, Ehlo, Helo, Mail, Quit, Rcpt, Rset, StartTls
 
 PATIENCE: Final = {  # RFC 5321 §4.5.3.2, seconds
     "greeting": 300.0,
@@ -79,7 +80,11 @@ class SmtpClient:
         observer: SessionObserver | None = None,
         on_answer: Callable[[Answer], None] | None = None,
         on_progress: Callable[[int, int], None] | None = None,
+        host: str = "",
+        security: Security | None = None,
     ) -> None:
+        self._host = host  # whose certificate it must be
+        self._security = security or Security()
         self.wire = wire
         self.core = SmtpClientCore(observer.received if observer is not None else None)
         self.extensions = Extensions()
@@ -101,12 +106,24 @@ class SmtpClient:
         observer: SessionObserver | None = None,
         on_answer: Callable[[Answer], None] | None = None,
         on_progress: Callable[[int, int], None] | None = None,
+        security: Security | None = None,
     ) -> SmtpClient:
-        """Connects; the greeting is still to be read. Raises Failure."""
+        """Connects, and begins with TLS where that is wanted; the greeting is still to be read. Raises Failure."""
         wire = await dial(host, port, min(timeout or 30.0, 30.0))
         if observer is not None:
             observer.note(f"connect {host} [{wire.peer.host}]:{wire.peer.port}")
-        return cls(wire, timeout=timeout, observer=observer, on_answer=on_answer, on_progress=on_progress)
+        client = cls(
+            wire,
+            timeout=timeout,
+            observer=observer,
+            on_answer=on_answer,
+            on_progress=on_progress,
+            host=host,
+            security=security,
+        )
+        if client._security.at_once(port, SUBMISSIONS):
+            await client._protect()
+        return client
 
     @property
     def private(self) -> bool:
@@ -130,7 +147,32 @@ class SmtpClient:
         return answer
 
     async def hello(self, name: str) -> Answer:
-        """EHLO, and HELO with servers that do not know it (RFC 5321 §3.2)."""
+        """EHLO, and HELO with servers that do not know it (RFC 5321 §3.2); STARTTLS and EHLO again where that is
+        wanted (RFC 3207 §4.2)."""
+        answer = await self._hello(name)
+        return await self._hello(name) if await self._start_tls() else answer
+
+    async def _start_tls(self) -> bool:
+        """Goes over to TLS if that is wanted; False when it is not, or not to be had and nobody insists."""
+        if not self._security.wanted(self.wire):
+            return False
+        if "STARTTLS" not in self.extensions:
+            if (failure := self._security.stripped("STARTTLS")) is not None:
+                raise failure
+            return False
+        answer = await self._say(StartTls(), "tls")
+        if answer.code != 220:
+            raise refusal(answer, "tls", "the server offers STARTTLS and does not begin with it")
+        self.wire.pause()
+        if self.core.left_over or self.wire.unread:
+            raise injected(self.wire, "STARTTLS")
+        await self._protect()
+        return True
+
+    async def _protect(self) -> None:
+        await protect(self.wire, self._host, self._security, self._observer)
+
+    async def _hello(self, name: str) -> Answer:
         answer = await self._say(Ehlo(name), "ehlo")
         if answer.positive:
             self.extensions = Extensions.read(answer)

@@ -142,6 +142,11 @@ class Pop3ClientCore:
         """Replies that are still to come."""
         return len(self._expected)
 
+    @property
+    def left_over(self) -> bool:
+        """Whether octets came that belong to no reply yet."""
+        return bool(self._input)
+
     def send(self, command: Command) -> bytes:
         """The octets of a command; its reply is expected from now on."""
         octets = command.encode()
