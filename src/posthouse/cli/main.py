@@ -25,6 +25,7 @@ VERBS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "read": ("posthouse.cli.read:read", "Collect and read mail."),
         "domain": ("posthouse.cli.admin:domain", "The domains whose mail lies here."),
         "account": ("posthouse.cli.admin:account", "The people who have a mailbox here."),
+        "cert": ("posthouse.cli.certs:cert", "The certificates of the server."),
         "doctor": ("posthouse.cli.doctor:doctor", "Find out what is wrong."),
     }
 )

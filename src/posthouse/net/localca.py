@@ -179,7 +179,7 @@ class LocalAuthority:
             server.certificate.verify_directly_issued_by(authority.certificate)
         except Exception:  # noqa: BLE001 - whatever is wrong with the signature, a new one is made
             return False
-        return set(names_of(server.certificate)) == set(_names(self.names, authority))
+        return set(_names(self.names, authority)) <= set(names_of(server.certificate))
 
 
 @dataclass(slots=True, frozen=True)
@@ -274,7 +274,8 @@ def _usage(*, signs: bool) -> x509.KeyUsage:
 def _subtrees(names: Names) -> list[x509.GeneralName]:
     """What the authority may vouch for: the server's names with all below them, this machine, private networks. Mail
     addresses are named so that it vouches for no others: a kind of name that is not named would be free."""
-    hosts = names.hosts()
+    every = names.hosts()
+    hosts = [name for name in every if not any(name.endswith(f".{other}") for other in every)]
     trees: list[x509.GeneralName] = [x509.DNSName(name) for name in hosts]
     trees += [x509.RFC822Name(name) for name in hosts]
     networks = [ipaddress.ip_network(text) for text in LOCAL_NETWORKS]
