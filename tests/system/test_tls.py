@@ -36,7 +36,7 @@ def by_curl(folder: Path, server: Server, authority: Path, to: str, content: byt
 
 
 def by_swaks(folder: Path, server: Server, authority: Path, to: str, content: bytes, at_once: bool) -> None:
-    if subprocess.run([find_program("perl"), "-MNet::SSLeay", "-e", "1"], capture_output=True).returncode:
+    if subprocess.run(["perl", "-MNet::SSLeay", "-e", "1"], capture_output=True).returncode:
         leave_out("swaks cannot speak TLS without Net::SSLeay (Debian: libnet-ssleay-perl)")
     (folder / "letter").write_bytes(content.removesuffix(b"\r\n"))
     place = _port(server, at_once)
