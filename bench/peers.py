@@ -54,6 +54,7 @@ class Server(ABC):
     name: str
     smtp_port: int = 0
     pop3_port: int = 0
+    pop3s_port: int = 0
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -124,6 +125,16 @@ def _fill(new: Path, number: int, letters: int, size: int, owner: pwd.struct_pas
         os.chown(path, owner.pw_uid, owner.pw_gid)
 
 
+def make_certificate(folder: Path) -> None:
+    """A key on P-256, as Posthouse makes it, and a certificate for it: `tls.key`, `tls.crt`."""
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    command += ["-days", "30", "-subj", "/CN=localhost"]
+    command += ["-keyout", str(folder / "tls.key"), "-out", str(folder / "tls.crt")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BenchError(f"{' '.join(command)} failed:\n{done.stderr}")
+
+
 class Dovecot:
     """A Dovecot with its own configuration, POP3 on loopback and LMTP on a Unix socket."""
 
@@ -132,7 +143,7 @@ class Dovecot:
         self.shared = shared
         self.scheme = scheme
         self.idle = idle
-        self.port = free_port()
+        self.port, self.tls_port = free_port(), free_port()
         self.lmtp_socket = folder / "lmtp"
 
     def write(self, mail: Path, mailboxes: int) -> list[str]:
@@ -153,6 +164,7 @@ class Dovecot:
             encoding="ascii",
         )
         (self.folder / "users").chmod(0o644)
+        make_certificate(self.folder)
         (self.folder / "dovecot.conf").write_text(self._configuration(mail), encoding="ascii")
         return [str(DOVECOT), "-F", "-c", str(self.folder / "dovecot.conf")]
 
@@ -167,7 +179,9 @@ base_dir = {self.folder}/run
 state_dir = {self.folder}/state
 protocols = pop3 lmtp
 listen = 127.0.0.1
-ssl = no
+ssl = yes
+ssl_cert = <{self.folder}/tls.crt
+ssl_key = <{self.folder}/tls.key
 disable_plaintext_auth = no
 auth_mechanisms = plain
 log_path = {self.folder}/dovecot.log
@@ -192,7 +206,8 @@ service pop3-login {{
     port = {self.port}
   }}
   inet_listener pop3s {{
-    port = 0
+    port = {self.tls_port}
+    ssl = yes
   }}
   service_count = 0
   process_min_avail = 2
@@ -222,7 +237,7 @@ class DovecotPop3(MaildirServer):
     def start(self, mailboxes: int, *, letters: int = 0, size: int = 4096, filled: int | None = None) -> None:
         self.make_maildirs(mailboxes, letters, size, filled)
         command = self.dovecot.write(self.folder / "mail", mailboxes)
-        self.pop3_port = self.dovecot.port
+        self.pop3_port, self.pop3s_port = self.dovecot.port, self.dovecot.tls_port
         self.processes.append(start(command, self.folder / "out.log"))
         wait_for_port(self.pop3_port, self.processes[-1])
 

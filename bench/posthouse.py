@@ -43,9 +43,9 @@ class Posthouse(Server):
 
     def serve(self) -> None:
         """Start the server and wait for its `ready`."""
-        self.smtp_port, self.pop3_port = free_port(), free_port()
+        self.smtp_port, self.pop3_port, self.pop3s_port = free_port(), free_port(), free_port()
         words = [*self.command, "--data", str(self.data), "serve"]
-        for protocol, port in (("smtp", self.smtp_port), ("pop3", self.pop3_port)):
+        for protocol, port in (("smtp", self.smtp_port), ("pop3", self.pop3_port), ("pop3s", self.pop3s_port)):
             words += ["--listen", f"{protocol}=127.0.0.1:{port}"]
         process = start(words, self.log, stdout=subprocess.PIPE)
         self.processes.append(process)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
-from bench import generator
+from bench import generator, tls_client
 from bench.generator import Load
 from bench.machine import BenchError, cpu_seconds, usage
 from bench.peers import Server
@@ -134,6 +134,29 @@ def retrieve(sessions: int, messages: int, *, depth: int = 1, size: int = 4 * KI
         return _sample(load, figure, (cpu[1] - cpu[0]) / load.count)
 
     return measure
+
+
+def handshakes(server: Server, count: int) -> Sample:
+    """New TLS connections to POP3S until the greeting was read, by four clients at once; nothing is resumed."""
+    return _over_tls(server, [["handshakes", str(server.pop3s_port), str(count // 4)]] * 4, transfer=False)
+
+
+def retrieve_over_tls(server: Server, repeat: int) -> Sample:
+    """RETR of 100 letters of 1 MiB over POP3S by one client; login and QUIT stand outside."""
+    words = ["retrieve", str(server.pop3s_port), generator.user(0), generator.PASSWORD, "100", str(repeat)]
+    return _over_tls(server, [words], transfer=True)
+
+
+def _over_tls(server: Server, commands: list[list[str]], *, transfer: bool) -> Sample:
+    cpu: list[float] = []
+
+    def note() -> None:
+        cpu.append(cpu_seconds(server.roots()))
+
+    done = tls_client.run(commands, note, note)
+    figure = done.octets / done.seconds / 1e6 if transfer else done.count / done.seconds
+    own = done.own_cpu_seconds / done.seconds
+    return Sample(figure, (cpu[1] - cpu[0]) / done.count * 1e6, own_cpu=own)
 
 
 def large_maildrop(server: Server, count: int) -> Sample:
@@ -357,6 +380,37 @@ def workloads(idle_sessions: int = 5000, large: int = 100_000) -> list[Workload]
             DOVECOTS,
             gate=1.5,
             reach=2,
+            mailboxes=1,
+            letters=100,
+            size=MIB,
+        ),
+        Workload(
+            "T1",
+            "TLS handshakes, POP3S, 4 clients",
+            "connections/s",
+            DOVECOTS,
+            handshakes,
+            4000,
+            4000,
+            DOVECOTS,
+            gate=0.7,
+            reach=1,
+            mailboxes=1,
+            letters=100,
+            size=MIB,
+            notes=["both with a P-256 key; nothing resumed"],
+        ),
+        Workload(
+            "T2",
+            "RETR of 100 x 1 MiB over POP3S",
+            "MB/s",
+            DOVECOTS,
+            retrieve_over_tls,
+            5,
+            5,
+            DOVECOTS,
+            gate=0.5,
+            reach=0.8,
             mailboxes=1,
             letters=100,
             size=MIB,
