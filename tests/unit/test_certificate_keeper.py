@@ -112,6 +112,19 @@ async def test_damage_is_told_once_and_the_old_certificate_serves(kept: Kept) ->
     assert kept.log.events == ["certificate_failed", "certificate_loaded"]
 
 
+async def test_a_renewal_that_fails_does_not_stop_a_start(kept: Kept) -> None:
+    """A full disk, a damaged authority: with a certificate that still counts the server comes up and says so."""
+    await kept.keeper.configure(kept.config)
+    (kept.data / "tls" / "ca.pem").write_bytes(b"")
+    again = CertificateKeeper(kept.data, kept.clock, kept.log, kept._domains)
+    await again.configure(kept.config)
+    await again.stop()
+    assert again.tls is not None and kept.log.events == ["certificate_failed"]
+    (kept.data / "tls" / "server.pem").unlink()
+    with pytest.raises(BadCertificate, match=r"cannot be made or read: .*ca\.pem holds no key"):
+        await again.configure(kept.config)
+
+
 async def test_the_watch_looks_by_itself(kept: Kept) -> None:
     """A replaced file counts without a signal."""
     made = make(kept.data)

@@ -100,19 +100,30 @@ class CertificateKeeper:
             self._task = asyncio.get_running_loop().create_task(self._watch(config.tls.look_again))
 
     def _make(self, config: Config, supplier: Certificates) -> ServerTls:
+        """Raises BadCertificate. A renewal that fails, on a full disk perhaps, is no reason not to serve with what
+        there is."""
+        failed: Exception | None = None
         try:
             supplier.tend()
-            files = supplier.files()
         except (OSError, ValueError) as error:
-            raise BadCertificate(f"the certificate in {self._data / FOLDER} cannot be made or read: {error}") from error
+            failed = error
         settings = config.tls
-        return ServerTls(
-            files,
-            minimum=settings.minimum,
-            timeout=settings.handshake_timeout,
-            most=settings.handshakes,
-            log=self._log,
-        )
+        try:
+            tls = ServerTls(
+                supplier.files(),
+                minimum=settings.minimum,
+                timeout=settings.handshake_timeout,
+                most=settings.handshakes,
+                log=self._log,
+            )
+        except BadCertificate as bad:
+            if failed is None:
+                raise
+            place = self._data / FOLDER
+            raise BadCertificate(f"the certificate in {place} cannot be made or read: {failed}") from bad
+        if failed is not None:
+            self._log.error("certificate_failed", reason=str(failed))
+        return tls
 
     async def stop(self) -> None:
         """Watches no more. Harmless when called again."""
@@ -140,7 +151,9 @@ class CertificateKeeper:
         self._tell_missing()
 
     def _tell_missing(self) -> None:
-        missing = [] if self._authority is None else self._authority.missing()
+        missing: list[str] = []
+        with suppress(OSError, ValueError):  # told elsewhere
+            missing = [] if self._authority is None else self._authority.missing()
         text = " ".join(missing[:20])
         if text and text != self._told:
             self._log.warning(

@@ -75,7 +75,11 @@ class Pop3Client:
             wire, patience=timeout or PATIENCE, observer=observer, on_line=on_line, host=host, security=security
         )
         if at_once:
-            await protect(wire, host, security, observer)
+            try:
+                await client._protect()
+            except Failure:
+                client.close()
+                raise
         return client
 
     @property
@@ -116,7 +120,10 @@ class Pop3Client:
         self.wire.pause()
         if self.core.left_over or self.wire.unread:
             raise injected(self.wire, "STLS")
-        await protect(self.wire, self._host, self._security, self._observer)
+        await self._protect()
+
+    async def _protect(self) -> None:
+        await protect(self.wire, self._host, self._security, self._observer, self._patience)
 
     async def user(self, name: str) -> Answer:
         """Names the maildrop. After a refusal no password may be sent."""

@@ -37,7 +37,7 @@ class Security:
 
     def at_once(self, port: int | None, usual: int) -> bool:
         """Whether TLS begins with the first octet; on the port that is for that it does, without being asked."""
-        return self.when is When.AT_ONCE or (self.when is When.OFFERED and port == usual)
+        return self.when is When.AT_ONCE or port == usual
 
     def wanted(self, wire: Wire) -> bool:
         """Whether this connection shall go over to TLS."""
@@ -61,10 +61,13 @@ def injected(wire: Wire, keyword: str) -> Failure:
     )
 
 
-async def protect(wire: Wire, host: str, security: Security, observer: SessionObserver | None) -> None:
-    """Goes over to TLS. Raises Failure; then the connection is gone."""
+async def protect(
+    wire: Wire, host: str, security: Security, observer: SessionObserver | None, timeout: float | None = None
+) -> None:
+    """Goes over to TLS, within `timeout` seconds if that is less than usual. Raises Failure; then the connection is
+    gone."""
     try:
-        tls = await protect_client(wire, host, security.trust, timeout=HANDSHAKE)
+        tls = await protect_client(wire, host, security.trust, timeout=min(timeout or HANDSHAKE, HANDSHAKE))
     except TlsFailed as failed:
         if failed.certificate:
             raise Failure(Kind.CERTIFICATE, "tls", f"the certificate of {host} is refused: {failed}") from failed

@@ -122,7 +122,11 @@ class SmtpClient:
             security=security,
         )
         if client._security.at_once(port, SUBMISSIONS):
-            await client._protect()
+            try:
+                await client._protect()
+            except Failure:
+                client.close()
+                raise
         return client
 
     @property
@@ -170,7 +174,7 @@ class SmtpClient:
         return True
 
     async def _protect(self) -> None:
-        await protect(self.wire, self._host, self._security, self._observer)
+        await protect(self.wire, self._host, self._security, self._observer, self._timeout)
 
     async def _hello(self, name: str) -> Answer:
         answer = await self._say(Ehlo(name), "ehlo")

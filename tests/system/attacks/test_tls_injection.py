@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 
 import pytest
 
+from posthouse.net.sysfiles import machine_addresses
+from tests.system.programs import leave_out
 from tests.system.raw import Raw, greeted
-from tests.system.server import PASSWORD, SENDER, Server, wait_for
+from tests.system.server import PASSWORD, SENDER, Endpoint, Server, serving, wait_for
 
 
 @pytest.mark.parametrize("listener", ["smtp", "submission"])
@@ -71,6 +74,29 @@ def test_what_was_said_before_tls_does_not_count(server: Server) -> None:
         assert b"STARTTLS" not in extensions and b"AUTH PLAIN LOGIN" in extensions
         session.ask(b"MAIL FROM:<test@x.mail>", b"530")
         session.ask(b"STARTTLS", b"503 5.5.1 TLS protects")
+
+
+def test_from_elsewhere_a_login_needs_tls(data: Path) -> None:
+    """Would catch a password taken in the clear from the network, and one refused over TLS (RFC 8314 §4.1)."""
+    addresses = [address for address in machine_addresses() if ":" not in address]
+    if not addresses:
+        leave_out("this machine has no address but loopback")
+    plain = base64.b64encode(f"\0{SENDER}\0{PASSWORD}".encode())
+    with serving(data, "submission=0.0.0.0:0", "pop3=0.0.0.0:0") as server:
+        with greeted(Endpoint(addresses[0], server.submission.port)) as session:
+            assert b"AUTH" not in session.ask(b"EHLO pc", b"250")
+            session.ask(b"AUTH PLAIN " + plain, b"538")
+            session.ask(b"STARTTLS", b"220")
+            session.start_tls(server.authority)
+            assert b"AUTH" in session.ask(b"EHLO pc", b"250")
+            session.ask(b"AUTH PLAIN " + plain, b"235")
+        with Raw(Endpoint(addresses[0], server.pop3.port)) as session:
+            session.line()
+            session.pop(b"USER " + SENDER.encode(), b"-ERR No login without encryption")
+            session.pop(b"STLS")
+            session.start_tls(server.authority)
+            session.pop(b"USER " + SENDER.encode())
+            session.pop(b"PASS " + PASSWORD.encode())
 
 
 def test_a_user_named_before_stls_is_forgotten(server: Server) -> None:
