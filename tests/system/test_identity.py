@@ -4,85 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import signal
 import socket
 import sys
-import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 import pytest
 
-import posthouse
+from tests.system.installation import NOBODY, Office, office
 from tests.system.letters import check_same, letter
 from tests.system.programs import find_program, leave_out, run_program
 from tests.system.raw import collect, deliver
-from tests.system.server import READER, Server, ServerFailed, run_posthouse, serving, spawn_server, wait_for
+from tests.system.server import READER, ServerFailed, run_posthouse, serving, spawn_server, wait_for
 
-NOBODY = 65534
 BIND_SERVICE = 1 << 10  # CAP_NET_BIND_SERVICE
-
-
-@dataclass(slots=True)
-class Office:
-    """A data directory that belongs to `nobody`, and an installation which that user can read."""
-
-    data: Path
-    program: list[str]
-
-    def serving(self) -> contextlib.AbstractContextManager[Server]:
-        return serving(self.data, program=self.program)
-
-
-@contextlib.contextmanager
-def office(prepared: Path) -> Iterator[Office]:
-    """One for the length of a `with` block."""
-    if os.geteuid() != 0:
-        leave_out("only root can become another user")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        data = Path(shutil.copytree(prepared, folder / "data"))
-        for file in [data, *data.rglob("*")]:
-            os.chown(file, NOBODY, NOBODY)
-        install(folder / "site")
-        start = f"import sys; sys.path.insert(0, {str(folder / 'site')!r}); from posthouse.cli.main import main; main()"
-        yield Office(data, [readable_python(), "-c", start])
-
-
-def readable_python() -> str:
-    """A Python of our version that every user of this machine can run: ours, or else the system's."""
-    ours = Path(sys.executable).resolve()
-    if all(parent.stat().st_mode & 0o001 for parent in ours.parents):
-        return str(ours)
-    name = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    if (path := shutil.which(name, path="/usr/bin:/usr/local/bin")) is None:
-        leave_out(f"no {name} that every user can read")
-    return path
-
-
-def install(folder: Path) -> None:
-    """Copies Posthouse and all that it needs, from where the tests run."""
-    shutil.copytree(Path(posthouse.__file__).parent, folder / "posthouse")
-    waiting, seen = ["posthouse"], set[str]()
-    while waiting:
-        name = waiting.pop()
-        try:
-            found = metadata.distribution(name)
-        except metadata.PackageNotFoundError:
-            continue  # an extra, or something for another system
-        needs = [re.split(r"[^\w.-]", text, maxsplit=1)[0] for text in found.requires or () if "extra ==" not in text]
-        waiting += [need for need in needs if need not in seen]
-        seen.update(needs)
-        for file in () if name == "posthouse" else found.files or ():
-            if ".." not in file.parts and "__pycache__" not in file.parts:
-                target = folder / file
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(str(file.locate()), target)
 
 
 def configure(data: Path, *listeners: tuple[str, int], user: str = "nobody") -> None:
@@ -210,7 +146,7 @@ def test_the_unit_is_a_tight_sandbox(tmp_path: Path) -> None:
     from posthouse.app.unit import unit
 
     file = tmp_path / "posthouse.service"
-    program = Path(find_program("true"))
+    program = Path(sys.executable)
     file.write_text(unit(program, Path("/etc/posthouse.toml"), Path("/var/lib/posthouse"), "posthouse"))
     judge = find_program("systemd-analyze")
     run_program([judge, "verify", "--man=no", str(file)], folder=tmp_path)

@@ -54,7 +54,7 @@ def test_the_short_help_is_that_of_the_command() -> None:
     ("arguments", "said"),
     [
         (["sned"], 'There is no command "sned". Did you mean send?'),
-        (["xyzzy"], "There are demo, serve, send"),
+        (["xyzzy"], "There are demo, quickstart, serve, send"),
         (["--frobnicate"], "No such option"),
         (["account", "frob"], "No such command"),
         (["account", "add"], "Missing argument"),

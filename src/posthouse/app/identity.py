@@ -63,17 +63,25 @@ def become(user: str, data: Path) -> None:
         return
     _own(data, entry.pw_uid, entry.pw_gid, user)
     os.environ["HOME"] = entry.pw_dir
+    require_readable_program(user)
     os.initgroups(entry.pw_name, entry.pw_gid)
-    _require_readable_program(user, entry.pw_uid, entry.pw_gid)
     _leave_root(entry.pw_uid, entry.pw_gid)
     if os.getuid() == 0 or os.geteuid() == 0:
         raise IdentityError(f"server.user: the system did not let us become {user!r}")
 
 
-def _require_readable_program(user: str, uid: int, gid: int) -> None:
-    """Much of the program is loaded only when it is needed, and then it is the user who reads it."""
-    os.setegid(gid)
-    os.seteuid(uid)
+def require_readable_program(user: str) -> None:
+    """Raises IdentityError when a user of this system, as whom root asks, cannot read this program: much of it is
+    loaded only when it is needed."""
+    if sys.platform == "win32":
+        return
+    import pwd
+
+    entry = pwd.getpwnam(user)
+    groups = os.getgroups()
+    os.setgroups(os.getgrouplist(user, entry.pw_gid))
+    os.setegid(entry.pw_gid)
+    os.seteuid(entry.pw_uid)
     try:
         for place in (Path(__file__).resolve().parents[1], Path(sys.prefix), Path(sys.base_prefix)):
             with os.scandir(place):
@@ -86,6 +94,7 @@ def _require_readable_program(user: str, uid: int, gid: int) -> None:
     finally:
         os.seteuid(0)
         os.setegid(0)
+        os.setgroups(groups)
 
 
 def _own(data: Path, uid: int, gid: int, user: str) -> None:

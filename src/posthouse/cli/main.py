@@ -20,6 +20,7 @@ from posthouse.cli.invocation import Invocation
 VERBS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
     {
         "demo": ("posthouse.cli.demo:demo", "The whole system on this machine in one go."),
+        "quickstart": ("posthouse.cli.quickstart:quickstart", "Set up a server for a domain on this machine."),
         "serve": ("posthouse.cli.serve:serve", "Run the server."),
         "send": ("posthouse.cli.send:send", "Compose a message and send it."),
         "read": ("posthouse.cli.read:read", "Collect and read mail."),
