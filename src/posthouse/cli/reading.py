@@ -75,6 +75,35 @@ async def collect(access: Access, job: Job) -> int:
     return int(code)
 
 
+async def fetch_header(access: Access, number: int, most: int) -> bytes:
+    """The header of one message, at most so many octets: by TOP, or where a server has none by RETR. Raises Problem."""
+    session = Session(access, Job("trace", [number]), None)
+    try:
+        await session.open()
+        octets = await header_of(session.client, number, most)
+        await session.leave()
+    except Failure as failure:
+        raise problem_of(failure, "") from failure
+    finally:
+        session.close()
+    return octets
+
+
+async def header_of(client: Pop3Client, number: int, most: int) -> bytes:
+    """The same in a session that is open. Raises Failure when the server refuses."""
+    found = bytearray()
+
+    def keep(octets: bytes) -> None:
+        found.extend(octets[: max(0, most - len(found))])
+
+    answer = await client.top(number, 0, keep)
+    if not answer.positive:
+        found.clear()
+        answer = await client.retrieve(number, keep)
+    _need(answer, "retr")
+    return bytes(found)
+
+
 class Session:
     """One session with the server, and what it found."""
 

@@ -37,6 +37,7 @@ HELP: Final = {
     "Reset": "take all deletion marks back",
     "Noop": "nothing; the server's timer begins anew",
     "Capa": "what the server can do",
+    "Trace": "the path of a message: Trace 2",
     "Save": "save the attachments of a message here: Save 2",
     "Raw": "send a command as it is: Raw STAT",
     "Help": "this list",
@@ -184,6 +185,7 @@ class Shell:
             "Reset": self._reset,
             "Noop": self._plain(commands.Noop(), "noop"),
             "Capa": self._plain(commands.Capa(), "capa"),
+            "Trace": self._trace,
             "Save": self._save,
             "Raw": self._raw,
             "Help": self._help,
@@ -240,6 +242,25 @@ class Shell:
     def _show(self, fetched: Fetched) -> None:
         for piece in fetched.message().render():
             self.person.say(piece)
+
+    async def _trace(self, rest: str) -> None:
+        from posthouse.cli.trace import MOST
+        from posthouse.cli.tracing import lines
+        from posthouse.mail.path import read_path
+
+        number = self._index(rest)
+        found = bytearray()
+
+        def keep(octets: bytes) -> None:
+            found.extend(octets[: max(0, MOST - len(found))])
+
+        answer = await self.client.top(number, 0, keep)
+        if not answer.positive:  # RFC 1939 §7: a server need not have TOP
+            found.clear()
+            answer = await self.client.retrieve(number, keep)
+        if answer.positive:
+            for line in lines(read_path(bytes(found)), terminal=True):
+                self.person.say(line + "\n")
 
     async def _delete(self, rest: str) -> None:
         answer = await self.client.delete(self._index(rest))

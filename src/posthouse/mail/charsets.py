@@ -115,3 +115,13 @@ def harmless(text: str) -> str:
 def harmless_line(text: str) -> str:
     """The same for what must stay one line."""
     return _HARMFUL_IN_LINE.sub(_shown, text)
+
+
+def escape_json(text: str) -> str:
+    """A JSON text, the same in meaning, that drives no terminal and deceives no eye: escapes instead of characters."""
+    return _HARMFUL.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    octets = found[0].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{octets[place]:02x}{octets[place + 1]:02x}" for place in range(0, len(octets), 2))

@@ -1,0 +1,190 @@
+"""`posthouse trace`: the path of a message."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final
+
+import click
+
+from posthouse.cli.exits import Exit, Problem, Verb, finish
+
+if TYPE_CHECKING:
+    from posthouse.mail.path import Path as Journey
+
+CHECKS: Final = ("spf", "dkim", "dmarc", "arc", "gap", "clocks")
+MOST: Final = 16_777_216  # octets of a header that are read
+PIECE: Final = 262_144
+
+
+@click.command(cls=Verb, context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("what", metavar="[FILE|-|N]", default="-")
+@click.option("--trusted", multiple=True, metavar="NAME", help="A server of ours, whose words count (repeat it).")
+@click.option("--fail-on", default="", metavar="CHECKS", help=f"End with 1 when one fails: {','.join(CHECKS)}.")
+@click.option("--raw", is_flag=True, help="Print the Received fields as they are, each on one line.")
+@click.option("--svg", default="", metavar="FILE", help="Draw the path as a picture.")
+@click.option("--no-color", is_flag=True, help="No colours on a terminal, as with NO_COLOR.")
+@click.option("--url", default="", metavar="URL", help="With N: the server, pop3://user@host:port.")
+@click.option("-u", "--user", default="", metavar="USER", help="With N: the login name.")
+@click.option("--password-stdin", is_flag=True, help="With N: the first line of standard input is the password.")
+@click.option("--insecure-auth", is_flag=True, help="Send the password in clear, outside this machine too.")
+@click.option("--timeout", type=click.FloatRange(min=0.1), default=None, metavar="S", help="Seconds to wait each time.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, on failure too.")
+@click.option("-v", "--verbose", is_flag=True, help="Print the dialogue with the server on standard error.")
+def trace(**options: Any) -> None:
+    """The path of a message: every server it passed, when, and how long each leg took.
+
+    \b
+    posthouse trace letter.eml                          a file
+    posthouse trace < letter.eml                        standard input
+    posthouse trace 3 --url pop3://anna@mx.example.org  message number 3 of a mailbox
+    posthouse trace letter.eml --trusted mx1.example.org --fail-on dmarc,gap
+
+    Anybody can write anything into a header. With --trusted you name your own servers; what they wrote is shown
+    below a line, and only they are believed about SPF, DKIM, DMARC and ARC. A file or standard input needs no network.
+    """
+    finish("trace", options["as_json"], lambda: _run(options))
+
+
+def _run(options: dict[str, Any]) -> int:
+    checks = _checks(options["fail_on"])
+    if options["raw"] and options["as_json"]:
+        raise Problem(Exit.USAGE, "--raw and --json both want standard output.")
+    octets = _header(options)
+    from posthouse.mail.path import read_path
+
+    journey = read_path(octets, options["trusted"])
+    if not journey.legs and not journey.fields:
+        raise Problem(Exit.DATA, "This is no letter: it has none of the fields that a letter has.", stage="parse")
+    failed = [name for name in checks if not _passes(journey, name)]
+    code = Exit.NOT_ALL if failed or not journey.legs else Exit.OK
+    if options["svg"]:
+        _draw(journey, Path(options["svg"]))
+    if options["as_json"]:
+        _print_json(journey, failed, code)
+    elif options["raw"]:
+        _print_raw(journey)
+    else:
+        _print_text(journey, failed, plain=options["no_color"])
+    return code
+
+
+def _checks(text: str) -> list[str]:
+    names = [name.strip().lower() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name not in CHECKS]
+    if unknown:
+        raise Problem(Exit.USAGE, f"--fail-on knows {', '.join(CHECKS)}, not {unknown[0]!r}.")
+    return names
+
+
+def _passes(journey: Journey, name: str) -> bool:
+    """Whether a check holds. What nobody trusted says has not passed."""
+    if name == "gap":
+        return not journey.left_out and not any(leg.gap for leg in journey.legs)
+    if name == "clocks":
+        return not any((leg.delay or 0) < 0 for leg in journey.legs)
+    return journey.verdicts.result(name) == "pass"
+
+
+# Where the letter comes from
+
+
+def _header(options: dict[str, Any]) -> bytes:
+    what = options["what"]
+    if what != "-" and what.isascii() and what.isdigit() and (options["url"] or not Path(what).exists()):
+        return _fetch(int(what[:9]), options)
+    if options["url"]:
+        raise Problem(Exit.USAGE, f"With --url say the number of a message, not {what!r}.")
+    if what == "-":
+        if sys.stdin.isatty():
+            raise Problem(Exit.USAGE, "Say which letter: a file, - for standard input, or a number with --url.")
+        return _read(sys.stdin.buffer)
+    try:
+        with Path(what).open("rb") as file:
+            return _read(file)
+    except OSError as error:
+        raise Problem(Exit.NO_INPUT, f"{what} cannot be read: {error.strerror}.", stage="open") from error
+
+
+def _read(file: IO[bytes]) -> bytes:
+    """The header of the letter, and no more than is needed of what follows it."""
+    octets = bytearray()
+    while len(octets) < MOST and (piece := file.read(PIECE)):
+        octets += piece if octets else piece.lstrip(b"\r\n")
+        tail = bytes(octets[-len(piece) - 4 :])
+        if b"\n\n" in tail or b"\n\r\n" in tail:
+            break
+    return bytes(octets[:MOST])
+
+
+def _fetch(number: int, options: dict[str, Any]) -> bytes:
+    """The header of message `number` of a mailbox."""
+    import asyncio
+
+    from posthouse.cli.helpers import find_password, parse_url
+    from posthouse.cli.read import SCHEMES
+    from posthouse.cli.reading import Access
+
+    if not options["url"]:
+        raise Problem(Exit.USAGE, f"There is no file {number}; for message {number} give --url pop3://user@host:port.")
+    server, login = parse_url(options["url"], SCHEMES)
+    login = options["user"] or login
+    if not login:
+        raise Problem(Exit.USAGE, "There is no login name: give -u USER or --url pop3://user@host:port.")
+    access = Access(
+        server,
+        login,
+        find_password(login, stdin=options["password_stdin"]),
+        timeout=options["timeout"],
+        insecure=options["insecure_auth"],
+        verbose=options["verbose"],
+        may_ask=not options["as_json"] and sys.stdin.isatty(),
+    )
+    from posthouse.cli.reading import fetch_header
+
+    return asyncio.run(fetch_header(access, number, MOST))
+
+
+# How it is told
+
+
+def _print_json(journey: Journey, failed: list[str], code: Exit) -> None:
+    import json
+
+    from posthouse.mail.charsets import escape_json
+    from posthouse.mail.path import to_json
+
+    answer = {"ok": code == Exit.OK, "code": int(code)} | to_json(journey) | {"failed": failed}
+    print(escape_json(json.dumps(answer, ensure_ascii=False)))
+
+
+def _print_raw(journey: Journey) -> None:
+    from posthouse.mail.charsets import harmless_line
+
+    for leg in reversed(journey.legs):
+        text = f"Received: {leg.raw}"
+        print(harmless_line(text.replace("\t", " ")) if sys.stdout.isatty() else text)
+
+
+def _print_text(journey: Journey, failed: list[str], *, plain: bool) -> None:
+    from posthouse.cli.tracing import lines
+
+    terminal = sys.stdout.isatty()
+    colour = terminal and not plain and not os.environ.get("NO_COLOR")
+    for line in lines(journey, terminal=terminal, colour=colour):
+        print(line)
+    if not journey.legs:
+        print("No server has stamped this letter: it has no Received field.", file=sys.stderr)
+    if failed:
+        print(f"Failed: {', '.join(failed)}", file=sys.stderr)
+
+
+def _draw(journey: Journey, file: Path) -> None:
+    from posthouse.cli.picture import draw
+
+    try:
+        file.write_text(draw(journey), encoding="utf-8")
+    except OSError as error:
+        raise Problem(Exit.CANNOT_CREATE, f"{file} cannot be written: {error.strerror}.", stage="save") from error
