@@ -19,6 +19,7 @@ run: ## prepare what is needed and show a letter going in and out (DEMO="--keep 
 test: ## run all tests (APT=1 as root also installs the programs they use; TESTS="tests/unit -k x" chooses)
 	@sh tools/prepare.sh dev
 	@sh tools/packages.sh
+	@sh tools/unpack.sh
 	@$(BIN)/python -m pytest $(TESTS)
 
 check: ## ruff, mypy --strict, the floors of the architecture, the generated pages

@@ -174,6 +174,15 @@ def test_attachments_are_saved_under_safe_names(tmp_path: Path) -> None:
     assert "text\n" in shown[1] and "[attachment 1: passwd, application/x, " in shown[1]
 
 
+def test_the_path_of_a_message_with_and_without_top(tmp_path: Path) -> None:
+    letter = (
+        b"Received: from pc\x1b[2J ([192.0.2.7]) by mx.example.org; Mon, 2 Mar 2026 06:15:05 +0000\r\n\r\nHello\r\n"
+    )
+    for refused in ({}, {"top": b"-ERR what is that\r\n"}):
+        (shown,) = played(pop3([letter], **refused), tmp_path, "Trace 1")
+        assert "0 s, 1 hop\n" in shown and "pc^[[2J [192.0.2.7]" in shown and "mx.example.org" in shown
+
+
 def test_raw_commands(tmp_path: Path) -> None:
     shown = played(pop3([LETTER]), tmp_path, "Raw LIST", "Raw DELE 1", "Raw QUIT", "Raw AUTH PLAIN")
     assert shown[0] == f"+OK 1 messages ({len(LETTER)} octets)\n1 {len(LETTER)}\n"

@@ -7,7 +7,7 @@ from typing import Final
 
 from posthouse.cli.tracing import duration, host
 from posthouse.mail.charsets import harmless_line
-from posthouse.mail.path import Leg, Path
+from posthouse.mail.path import CLOCKS, Leg, Path
 
 WIDTH, ROW, TOP, LINE_AT = 820, 74, 96, 40  # pixels: the picture, a hop, the title, the line of travel
 BAR: Final = 220  # pixels of the bar of the slowest hop
@@ -62,8 +62,8 @@ def _hop(leg: Leg, y: int, most: int, *, first: bool) -> list[str]:
             parts.append(_text(350 + width, y + 40, duration(leg.delay), colour))
         else:
             parts.append(_text(340, y + 40, duration(leg.delay), colour))
-    if leg.notes:
-        parts.append(_text(64, y + 56, _cut("; ".join(leg.notes), 110), SLOW, 'font-size="11"'))
+    if notes := [note for note in leg.notes if note != CLOCKS]:
+        parts.append(_text(64, y + 56, _cut("; ".join(notes), 110), SLOW, 'font-size="11"'))
     return parts
 
 

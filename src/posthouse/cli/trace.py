@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 import click
 
 from posthouse.cli.exits import Exit, Problem, Verb, finish
+from posthouse.cli.security import tls_options
 
 if TYPE_CHECKING:
     from posthouse.mail.path import Path as Journey
@@ -25,14 +26,18 @@ PIECE: Final = 262_144
 @click.option("--fail-on", default="", metavar="CHECKS", help=f"End with 1 when one fails: {','.join(CHECKS)}.")
 @click.option("--raw", is_flag=True, help="Print the Received fields as they are, each on one line.")
 @click.option("--svg", default="", metavar="FILE", help="Draw the path as a picture.")
+@click.option("--resolve", is_flag=True, help="Ask DNS for the names that the addresses have today.")
 @click.option("--no-color", is_flag=True, help="No colours on a terminal, as with NO_COLOR.")
-@click.option("--url", default="", metavar="URL", help="With N: the server, pop3://user@host:port.")
+@click.option("--url", default="", metavar="URL", help="With N: the server, pop3://user@host:port, pop3s:// with TLS.")
 @click.option("-u", "--user", default="", metavar="USER", help="With N: the login name.")
 @click.option("--password-stdin", is_flag=True, help="With N: the first line of standard input is the password.")
 @click.option("--insecure-auth", is_flag=True, help="Send the password in clear, outside this machine too.")
 @click.option("--timeout", type=click.FloatRange(min=0.1), default=None, metavar="S", help="Seconds to wait each time.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, on failure too.")
-@click.option("-v", "--verbose", is_flag=True, help="Print the dialogue with the server on standard error.")
+@tls_options
+@click.option(
+    "-v", "--verbose", count=True, help="Print the dialogue with the server on standard error; -vv its certificate too."
+)
 def trace(**options: Any) -> None:
     """The path of a message: every server it passed, when, and how long each leg took.
 
@@ -43,7 +48,9 @@ def trace(**options: Any) -> None:
     posthouse trace letter.eml --trusted mx1.example.org --fail-on dmarc,gap
 
     Anybody can write anything into a header. With --trusted you name your own servers; what they wrote is shown
-    below a line, and only they are believed about SPF, DKIM, DMARC and ARC. A file or standard input needs no network.
+    below a line, and only they are believed about SPF, DKIM, DMARC and ARC.
+
+    Exit code 1: a check of --fail-on failed, or no server has stamped the letter. Only N and --resolve use the network.
     """
     finish("trace", options["as_json"], lambda: _run(options))
 
@@ -58,6 +65,10 @@ def _run(options: dict[str, Any]) -> int:
     journey = read_path(octets, options["trusted"])
     if not journey.legs and not journey.fields:
         raise Problem(Exit.DATA, "This is no letter: it has none of the fields that a letter has.", stage="parse")
+    if options["resolve"]:
+        import asyncio
+
+        asyncio.run(_resolve(journey))
     failed = [name for name in checks if not _passes(journey, name)]
     code = Exit.NOT_ALL if failed or not journey.legs else Exit.OK
     if options["svg"]:
@@ -126,6 +137,7 @@ def _fetch(number: int, options: dict[str, Any]) -> bytes:
     from posthouse.cli.helpers import find_password, parse_url
     from posthouse.cli.read import SCHEMES
     from posthouse.cli.reading import Access
+    from posthouse.cli.security import security_of
 
     if not options["url"]:
         raise Problem(Exit.USAGE, f"There is no file {number}; for message {number} give --url pop3://user@host:port.")
@@ -140,11 +152,28 @@ def _fetch(number: int, options: dict[str, Any]) -> bytes:
         timeout=options["timeout"],
         insecure=options["insecure_auth"],
         verbose=options["verbose"],
+        security=security_of(options, options["url"]),
         may_ask=not options["as_json"] and sys.stdin.isatty(),
     )
     from posthouse.cli.reading import fetch_header
 
     return asyncio.run(fetch_header(access, number, MOST))
+
+
+async def _resolve(journey: Journey) -> None:
+    """Asks for the name of each address; names that do not lead back to the address are none."""
+    from posthouse.config.schema import DnsSettings
+    from posthouse.net.dns import DnsResolver
+
+    resolver = DnsResolver(DnsSettings())
+    try:
+        running = [(leg, resolver.reverse(leg.stamp.ip)) for leg in journey.legs if leg.stamp.ip is not None]
+        for leg, lookup in running:
+            leg.asked, leg.dns = True, await lookup.name()
+            if leg.dns != (leg.stamp.rdns or "").lower():
+                leg.notes.append(f"DNS: {leg.stamp.ip} is {leg.dns or 'without a name'} today")
+    finally:
+        resolver.close()
 
 
 # How it is told

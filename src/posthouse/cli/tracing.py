@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from posthouse.mail.charsets import harmless_line
-from posthouse.mail.path import Leg, Path
+from posthouse.mail.path import CLOCKS, Leg, Path
 from posthouse.mail.verdicts import METHODS
 
 BAR: Final = 6  # columns of the bar of the slowest hop
@@ -35,6 +35,8 @@ def lines(path: Path, *, terminal: bool = False, colour: bool = False) -> Iterat
         shade = "33" if (leg.delay or 0) < 0 or leg.gap else ("1" if leg is slowest else "")
         yield _paint(f"{leg.n:>2}  {row}  {how}".rstrip(), shade, colour)
         for note in leg.notes:
+            if note == CLOCKS:
+                continue  # the delay says so
             yield _paint(harmless_line(f"    ! {note}"), "33", colour)
     yield _verdict_line(path)
 

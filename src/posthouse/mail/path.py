@@ -23,6 +23,7 @@ from posthouse.mail.verdicts import Verdicts, read_verdicts
 
 # Addresses of inner networks: RFC 1918 §3, RFC 4193 §3.1. Nobody outside can speak from them.
 _INSIDE: Final = [ip_network(text) for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")]
+CLOCKS: Final = "the clocks of the two servers disagree"
 HOPS: Final = 200  # Received fields that are read, the latest ones
 _LISTS: Final = (
     "list-id",
@@ -46,6 +47,8 @@ class Leg:
     trusted: bool = False
     notes: list[str] = field(default_factory=list)
     gap: bool = False
+    asked: bool = False  # whether DNS was asked for the address; then `dns` is its name today
+    dns: str | None = None
 
     @property
     def time(self) -> int | None:
@@ -167,7 +170,7 @@ def _measure(path: Path) -> None:
         if before is not None:
             leg.delay = leg.time - before
             if leg.delay < 0:
-                leg.notes.append("the clocks of the two servers disagree")
+                leg.notes.append(CLOCKS)
         elif path.sent is not None and path.sent.seconds is not None:
             wait = leg.time - path.sent.seconds
             if abs(wait) >= 60:
@@ -239,7 +242,7 @@ def _leg(leg: Leg) -> dict[str, Any]:
         "trusted": leg.trusted,
         "notes": leg.notes,
         "raw": leg.raw,
-    }
+    } | ({"dns": leg.dns} if leg.asked else {})
 
 
 def _utc(seconds: int | None) -> str | None:
