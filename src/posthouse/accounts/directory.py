@@ -16,6 +16,7 @@ from typing import Final
 from posthouse.accounts.credentials import Credentials, check_new
 from posthouse.mail.address import Address, AddressError, domain_key, domain_text, parse_domain
 from posthouse.mail.reply import Unavailable
+from posthouse.observe.audit import Record, no_record
 from posthouse.ports.store import Account, Conflict, Domain, Missing, Store
 
 POSTMASTER: Final = "postmaster"  # RFC 5321 §4.5.1: this name receives mail in every domain, in any case
@@ -39,15 +40,24 @@ class Added:
 class AccountDirectory:
     """The directory of one store (`ports.Directory`), with the services of administration."""
 
-    __slots__ = ("_credentials", "_postmaster", "_quota", "_store")
+    __slots__ = ("_credentials", "_postmaster", "_quota", "_record", "_store")
 
-    def __init__(self, store: Store, credentials: Credentials, *, quota: int = 0, postmaster: str = "") -> None:
+    def __init__(
+        self,
+        store: Store,
+        credentials: Credentials,
+        *,
+        quota: int = 0,
+        postmaster: str = "",
+        record: Record = no_record,
+    ) -> None:
         """`quota` is what a new account gets; `postmaster` is the key of the account that has the letters to
-        postmaster where no account of that name exists, empty for none."""
+        postmaster where no account of that name exists, empty for none; `record` writes changes down."""
         self._store = store
         self._credentials = credentials
         self._quota = quota
         self._postmaster = postmaster
+        self._record = record
 
     # What the servers ask
 
@@ -123,9 +133,11 @@ class AccountDirectory:
         """Makes us responsible for a domain. Raises BadName, Conflict."""
         key = domain_name(name)
         try:
-            return await self._store.add_domain(key)
+            added = await self._store.add_domain(key)
         except Conflict:
             raise Conflict(f"The domain {domain_text(key)} exists already.") from None
+        self._record("domain_added", domain=key)
+        return added
 
     async def remove_domain(self, name: str) -> str:
         """Removes a domain that has no accounts; returns its name. Raises BadName, Missing, Conflict."""
@@ -138,6 +150,7 @@ class AccountDirectory:
             accounts = len(await self._store.accounts(key))
             text = f"The domain {domain_text(key)} still has {accounts} accounts. Remove them first: posthouse account "
             raise Conflict(f"{text}list {domain_text(key)} shows them.") from None
+        self._record("domain_removed", domain=key)
         return key
 
     async def domains(self) -> list[Domain]:
@@ -180,6 +193,7 @@ class AccountDirectory:
             return Added(key, problem=_exists(key))
         except (Missing, Unavailable) as problem:
             return Added(key, problem=problem)
+        self._record("account_added", account=key, quota=quota)
         return Added(key, account)
 
     async def set_password(self, address: str, password: str) -> str:
@@ -192,18 +206,54 @@ class AccountDirectory:
             await self._store.set_password(key, await self._credentials.hash(password))
         except Missing:
             raise Missing(_no_account(key)) from None
+        self._record("password_changed", account=key)
         return key
+
+    async def grant_sender(self, login: str, sender: str) -> tuple[str, str]:
+        """Lets an account name a sender beside itself: an address, or *@ and a domain for all of them. Returns both in
+        their one form. Raises BadName, Missing, Conflict, Unavailable."""
+        key, pattern = account_name(login), sender_pattern(sender)
+        try:
+            await self._store.grant_sender(key, pattern)
+        except Missing:
+            raise Missing(_no_account(key)) from None
+        except Conflict:
+            raise Conflict(f"{key} may send as {pattern} already.") from None
+        self._record("sender_granted", account=key, sender=pattern)
+        return key, pattern
+
+    async def revoke_sender(self, login: str, sender: str) -> tuple[str, str]:
+        """Takes that back. Raises BadName, Missing, Unavailable."""
+        key, pattern = account_name(login), sender_pattern(sender)
+        if await self._store.find_account(key) is None:
+            raise Missing(_no_account(key))
+        try:
+            await self._store.revoke_sender(key, pattern)
+        except Missing:
+            raise Missing(f"{key} has no grant for {pattern}. posthouse account show {key} shows its grants.") from None
+        self._record("sender_revoked", account=key, sender=pattern)
+        return key, pattern
+
+    async def account(self, address: str) -> Account:
+        """One account. Raises BadName, Missing."""
+        key = account_name(address)
+        found = await self._store.find_account(key)
+        if found is None:
+            raise Missing(_no_account(key))
+        return found
 
     async def remove_account(self, address: str) -> int:
         """Removes an account with all its mail; returns how many letters that were. Raises BadName, Missing, and
         Conflict while a program reads its mail."""
         key = account_name(address)
         try:
-            return await self._store.remove_account(key)
+            letters = await self._store.remove_account(key)
         except Missing:
             raise Missing(_no_account(key)) from None
         except Conflict:
             raise Conflict(f"A program is reading the mail of {key} now. Try again when it has finished.") from None
+        self._record("account_removed", account=key, letters=letters)
+        return letters
 
     async def accounts(self, domain: str | None = None) -> list[Account]:
         """All accounts, or those of one domain, by address. Raises BadName, Missing."""
@@ -238,6 +288,12 @@ def account_name(address: str) -> str:
         raise BadName(f'"{address}" has no domain. Write one such as {address}@example.org.')
     domain_name(parsed.domain)
     return parsed.key
+
+
+def sender_pattern(text: str) -> str:
+    """The one form of a sender that an account may name: an address, or *@ and a domain. Raises BadName."""
+    text = text.strip()
+    return f"*@{domain_name(text[2:])}" if text.startswith("*@") else account_name(text)
 
 
 def _exists(key: str) -> Conflict:

@@ -169,6 +169,69 @@ def account_list(invocation: Invocation, domain_name: str | None, as_json: bool)
     finish("account list", as_json, lambda: run(invocation, work))
 
 
+@account.command("show", cls=Verb)
+@click.argument("address")
+@_json
+@click.pass_obj
+def account_show(invocation: Invocation, address: str, as_json: bool) -> None:
+    """Show one account, and whom it may name as sender.
+
+    \b
+    posthouse account show anna@example.org
+    """
+
+    async def work(directory: AccountDirectory) -> int:
+        one = await directory.account(address)
+        lines = [
+            f"{one.address}: {one.messages} letters, {about(one.used)}, "
+            f"{f'quota {about(one.quota)}' if one.quota else 'no quota'}, added {moment(one.created)}",
+            f"May send as: {', '.join([one.address, *one.senders])}",
+        ]
+        return succeed(as_json, "\n".join(lines), accounts=[_values(one)])
+
+    finish("account show", as_json, lambda: run(invocation, work))
+
+
+@account.command("grant-sender", cls=Verb)
+@click.argument("login")
+@click.argument("sender", metavar="ADDRESS")
+@_json
+@click.pass_obj
+def account_grant_sender(invocation: Invocation, login: str, sender: str, as_json: bool) -> None:
+    """Let somebody send as another address, or as every address of a domain (*@example.org).
+
+    \b
+    posthouse account grant-sender anna@example.org info@example.org
+    posthouse account grant-sender robot@example.org "*@example.org"
+    """
+
+    async def work(directory: AccountDirectory) -> int:
+        key, pattern = await directory.grant_sender(login, sender)
+        return succeed(as_json, f"{key} may send as {pattern}.", accounts=[_values(await directory.account(key))])
+
+    finish("account grant-sender", as_json, lambda: run(invocation, work))
+
+
+@account.command("revoke-sender", cls=Verb)
+@click.argument("login")
+@click.argument("sender", metavar="ADDRESS")
+@_json
+@click.pass_obj
+def account_revoke_sender(invocation: Invocation, login: str, sender: str, as_json: bool) -> None:
+    """Take a grant back. It counts from the next letter on.
+
+    \b
+    posthouse account revoke-sender anna@example.org info@example.org
+    """
+
+    async def work(directory: AccountDirectory) -> int:
+        key, pattern = await directory.revoke_sender(login, sender)
+        text = f"{key} may not send as {pattern} any more."
+        return succeed(as_json, text, accounts=[_values(await directory.account(key))])
+
+    finish("account revoke-sender", as_json, lambda: run(invocation, work))
+
+
 @account.command("remove", cls=Verb)
 @click.argument("addresses", nargs=-1, required=True, metavar="ADDRESS...")
 @_yes
@@ -219,6 +282,7 @@ def _values(one: Account) -> dict[str, Any]:
         "letters": one.messages,
         "used": one.used,
         "quota": one.quota,
+        "senders": list(one.senders),
         "created": moment(one.created),
     }
 

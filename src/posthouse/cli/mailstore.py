@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -13,6 +14,10 @@ from posthouse.cli.invocation import Invocation, explained
 
 if TYPE_CHECKING:
     from posthouse.accounts.directory import AccountDirectory
+    from posthouse.config.schema import Config
+    from posthouse.observe.audit import Record
+    from posthouse.policy.networks import NetworkService
+    from posthouse.ports.store import Store
 
 T = TypeVar("T")
 
@@ -28,6 +33,20 @@ def run(invocation: Invocation, work: Callable[[AccountDirectory], Awaitable[T]]
         return asyncio.run(open_and_work())
 
 
+def run_networks(invocation: Invocation, work: Callable[[NetworkService], Awaitable[T]], *, create: bool = False) -> T:
+    """Runs `work` on the named networks of the store, which only `create` may make."""
+
+    async def open_and_work() -> T:
+        from posthouse.net.system import SystemClock
+        from posthouse.policy.networks import NetworkService
+
+        async with _store(invocation, create=create) as (store, _, record):
+            return await work(NetworkService(store, SystemClock(), record))
+
+    with explained(), refusals():
+        return asyncio.run(open_and_work())
+
+
 @asynccontextmanager
 async def _directory(invocation: Invocation, *, create: bool) -> AsyncIterator[AccountDirectory]:
     from dataclasses import replace
@@ -35,20 +54,37 @@ async def _directory(invocation: Invocation, *, create: bool) -> AsyncIterator[A
     from posthouse.accounts.credentials import Credentials, cores
     from posthouse.accounts.directory import AccountDirectory
     from posthouse.net.system import SystemClock, SystemRandom
+
+    async with _store(invocation, create=create) as (store, config, record):
+        settings = replace(config.accounts, hash_threads=config.accounts.hash_threads or cores())
+        credentials = Credentials(settings, SystemClock(), SystemRandom())
+        try:
+            yield AccountDirectory(store, credentials, quota=config.accounts.quota, record=record)
+        finally:
+            credentials.close()
+
+
+@asynccontextmanager
+async def _store(invocation: Invocation, *, create: bool) -> AsyncIterator[tuple[Store, Config, Record]]:
+    """The store, its configuration, and who writes changes down in the name of the user who runs the command."""
+    from posthouse.observe.audit import Trail, system_user
     from posthouse.store import Options, become_owner, open_store
 
     config, data = invocation.load()
     if not create:
         require_store(data)
+    who = system_user()
     become_owner(data)
-    settings = replace(config.accounts, hash_threads=config.accounts.hash_threads or cores())
     store = open_store(data, serve=False, options=Options(busy_timeout=config.store.busy_timeout))
-    credentials = Credentials(settings, SystemClock(), SystemRandom())
     try:
-        yield AccountDirectory(store, credentials, quota=config.accounts.quota)
+        yield store, config, Trail(data, who=who, origin="cli", failed=_not_recorded).record
     finally:
-        credentials.close()
         await store.close()
+
+
+def _not_recorded(error: OSError) -> None:
+    text = f"The change was made, but it is not in the audit log: {error.strerror or error}. Check the disk."
+    print(f"posthouse: {text}", file=sys.stderr)
 
 
 def require_store(data: Path) -> None:
@@ -67,12 +103,13 @@ def refusals() -> Iterator[None]:
     from posthouse.accounts.credentials import BadPassword
     from posthouse.accounts.directory import BadName
     from posthouse.mail.reply import Unavailable
+    from posthouse.policy.networks import BadNetwork
     from posthouse.ports.store import Conflict, Missing
     from posthouse.store import StoreError
 
     try:
         yield
-    except (BadName, BadPassword) as error:
+    except (BadName, BadNetwork, BadPassword) as error:
         raise Problem(Exit.DATA, str(error), stage="check") from error
     except Missing as error:
         raise Problem(Exit.NO_USER, str(error), stage="store") from error

@@ -28,6 +28,7 @@ VERBS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "domain": ("posthouse.cli.admin:domain", "The domains whose mail lies here."),
         "account": ("posthouse.cli.admin:account", "The people who have a mailbox here."),
         "cert": ("posthouse.cli.certs:cert", "The certificates of the server."),
+        "network": ("posthouse.cli.network:network", "What the programs of a network may do."),
         "doctor": ("posthouse.cli.doctor:doctor", "Find out what is wrong."),
     }
 )

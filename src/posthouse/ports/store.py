@@ -45,6 +45,18 @@ class Account:
     used: int = 0  # octets they hold now
     messages: int = 0
     created: float = 0.0
+    senders: tuple[str, ...] = ()  # whom it may name as sender beside itself: `Address.key`, or *@ and a domain
+
+
+@dataclass(slots=True, frozen=True)
+class Network:
+    """A network that the administrator named. `network` is canonical, `rights` are words of the policy."""
+
+    network: str
+    rights: tuple[str, ...]
+    until: float | None = None  # wall time when it ends; None: never
+    note: str = ""
+    created: float = 0.0
 
 
 @dataclass(slots=True)
@@ -242,6 +254,29 @@ class Store(Spool, Protocol):
 
     async def find_local_part(self, local: str) -> list[Account]:
         """At most two accounts with this local part (canonical form) in any domain."""
+        ...
+
+    async def grant_sender(self, address: str, pattern: str) -> None:
+        """Lets an account name this sender too (`Address.key`, or *@ and a domain). Raises Missing, Conflict."""
+        ...
+
+    async def revoke_sender(self, address: str, pattern: str) -> None:
+        """Takes that back. Raises Missing."""
+        ...
+
+    # Networks
+
+    def networks(self) -> tuple[Network, ...]:
+        """The named networks, from memory, by name; sees what other processes committed. The same tuple as long as
+        nothing changed."""
+        ...
+
+    async def put_network(self, network: Network, *, replace: bool = False) -> None:
+        """Names a network. Raises Conflict when it has a name and is not to be replaced."""
+        ...
+
+    async def remove_network(self, network: str) -> None:
+        """Takes the name away. Raises Missing."""
         ...
 
     # The store itself

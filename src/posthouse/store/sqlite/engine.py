@@ -26,6 +26,7 @@ from posthouse.ports.store import (
     Letter,
     Maildrop,
     Missing,
+    Network,
     Row,
 )
 from posthouse.ports.system import Clock, Random
@@ -48,7 +49,8 @@ QUICK_CHECK: Final = 5.0  # seconds at most, after an unclean stop
 _ACCOUNT: Final = """
     SELECT account.id, account.address, account.password, inbox.id, account.quota,
         (SELECT sum(octets) FROM mailbox WHERE account = account.id),
-        (SELECT sum(messages) FROM mailbox WHERE account = account.id), account.created
+        (SELECT sum(messages) FROM mailbox WHERE account = account.id), account.created,
+        (SELECT group_concat(pattern, char(10)) FROM sender WHERE sender.account = account.id)
     FROM account JOIN mailbox AS inbox ON inbox.account = account.id AND inbox.name = 'INBOX'
 """
 _DOMAIN: Final = """
@@ -308,7 +310,7 @@ class SqliteStore:
         which = "" if domain is None else "WHERE account.domain = (SELECT id FROM domain WHERE name = ?)"
         parameters = () if domain is None else (domain,)
         rows = await self._in_thread(self._listing, f"{_ACCOUNT} {which} ORDER BY account.address", parameters)
-        return [Account(*row) for row in rows]
+        return [_account(row) for row in rows]
 
     async def find_account(self, address: str) -> Account | None:
         """A point look-up by `Address.key`."""
@@ -316,11 +318,37 @@ class SqliteStore:
 
     def _account(self, address: str) -> Account | None:
         rows = self._readers.inline(_ACCOUNT + "WHERE account.address = ?", (address,))
-        return Account(*rows[0]) if rows else None
+        return _account(rows[0]) if rows else None
 
     async def find_local_part(self, local: str) -> list[Account]:
         """At most two accounts with this local part in any domain."""
-        return [Account(*row) for row in self._readers.inline(_ACCOUNT + "WHERE account.local = ? LIMIT 2", (local,))]
+        return [_account(row) for row in self._readers.inline(_ACCOUNT + "WHERE account.local = ? LIMIT 2", (local,))]
+
+    async def grant_sender(self, address: str, pattern: str) -> None:
+        """Lets an account name one more sender. Raises Missing, Conflict."""
+        await self._administer(functools.partial(jobs.grant_sender, address, pattern, self._clock.now()))
+
+    async def revoke_sender(self, address: str, pattern: str) -> None:
+        """Takes that back. Raises Missing."""
+        await self._administer(functools.partial(jobs.revoke_sender, address, pattern))
+
+    # Networks
+
+    def networks(self) -> tuple[Network, ...]:
+        """The named networks, from memory."""
+        return self._lookups.networks(self._networks)
+
+    def _networks(self) -> tuple[Network, ...]:
+        rows = self._readers.inline("SELECT network, rights, until, note, created FROM network ORDER BY network")
+        return tuple(Network(network, tuple(rights.split()), *rest) for network, rights, *rest in rows)
+
+    async def put_network(self, network: Network, *, replace: bool = False) -> None:
+        """Names a network. Raises Conflict."""
+        await self._administer(functools.partial(jobs.put_network, network, replace))
+
+    async def remove_network(self, network: str) -> None:
+        """Takes the name away. Raises Missing."""
+        await self._administer(functools.partial(jobs.remove_network, network))
 
     # The store itself
 
@@ -362,6 +390,14 @@ class SqliteStore:
     def _listing(self, sql: str, parameters: Sequence[object] = ()) -> list[Any]:
         with self._readers.snapshot() as cursor:
             return cursor.execute(sql, parameters).fetchall()
+
+
+def _account(row: Sequence[Any]) -> Account:
+    *columns, senders = row
+    account = Account(*columns)
+    if senders:
+        account.senders = tuple(senders.split("\n"))
+    return account
 
 
 _FETCH_STEP: Final = 16

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from posthouse.ports.store import Account, Conflict, Delivered, Delivery, Domain, Missing
+from posthouse.ports.store import Account, Conflict, Delivered, Delivery, Domain, Missing, Network
 from posthouse.store.sqlite.pool import PAGE
 
 INBOX: Final = "INBOX"
@@ -200,9 +200,55 @@ def remove_account(address: str, cursor: sqlite3.Cursor, batch: Batch) -> int:
         base = mailbox << 32
         count += _delete(mailbox, "id BETWEEN ? AND ?", (base, base + LAST_UID), cursor, batch)
     cursor.execute("DELETE FROM mailbox WHERE account = ?", (account,))
+    cursor.execute("DELETE FROM sender WHERE account = ?", (account,))
     cursor.execute("DELETE FROM account WHERE id = ?", (account,))
     batch.changed = True
     return count
+
+
+def grant_sender(address: str, pattern: str, now: float, cursor: sqlite3.Cursor, batch: Batch) -> None:
+    """Lets an account name one more sender."""
+    account = _account_id(address, cursor)
+    if cursor.execute("SELECT 1 FROM sender WHERE account = ? AND pattern = ?", (account, pattern)).fetchall():
+        raise Conflict(f"{address} may name {pattern} already")
+    cursor.execute("INSERT INTO sender (account, pattern, created) VALUES (?, ?, ?)", (account, pattern, now))
+    batch.changed = True
+
+
+def revoke_sender(address: str, pattern: str, cursor: sqlite3.Cursor, batch: Batch) -> None:
+    """Takes that back."""
+    account = _account_id(address, cursor)
+    cursor.execute("DELETE FROM sender WHERE account = ? AND pattern = ?", (account, pattern))
+    if not cursor.rowcount:
+        raise Missing(f"{address} has no grant for {pattern}")
+    batch.changed = True
+
+
+def _account_id(address: str, cursor: sqlite3.Cursor) -> int:
+    rows = cursor.execute("SELECT id FROM account WHERE address = ?", (address,)).fetchall()
+    if not rows:
+        raise Missing(f"there is no account {address}")
+    return int(rows[0][0])
+
+
+def put_network(network: Network, replace: bool, cursor: sqlite3.Cursor, batch: Batch) -> None:
+    """Names a network, or names it anew."""
+    held = cursor.execute("SELECT 1 FROM network WHERE network = ?", (network.network,)).fetchall()
+    if held and not replace:
+        raise Conflict(f"the network {network.network} is named already")
+    cursor.execute(
+        "INSERT OR REPLACE INTO network (network, rights, until, note, created) VALUES (?, ?, ?, ?, ?)",
+        (network.network, " ".join(network.rights), network.until, network.note, network.created),
+    )
+    batch.changed = True
+
+
+def remove_network(network: str, cursor: sqlite3.Cursor, batch: Batch) -> None:
+    """Takes a network's name away."""
+    cursor.execute("DELETE FROM network WHERE network = ?", (network,))
+    if not cursor.rowcount:
+        raise Missing(f"the network {network} is not named")
+    batch.changed = True
 
 
 def pages_of(octets: int) -> int:

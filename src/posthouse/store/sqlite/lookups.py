@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from posthouse.ports.store import Account, Domain, Maildrop
+from posthouse.ports.store import Account, Domain, Maildrop, Network
 from posthouse.ports.system import Clock
 from posthouse.store.datadir import DataDirectory
 
@@ -30,12 +30,24 @@ DROP_LIFETIME: Final = 60.0  # seconds
 class Lookups:
     """What was found, by name. Lives on the event loop's thread."""
 
-    __slots__ = ("_accounts", "_clock", "_domains", "_file", "_mapped", "_seen", "_since")
+    __slots__ = (
+        "_accounts",
+        "_clock",
+        "_domains",
+        "_file",
+        "_mapped",
+        "_networks",
+        "_networks_fresh",
+        "_seen",
+        "_since",
+    )
 
     def __init__(self, directory: DataDirectory, clock: Clock) -> None:
         self._clock = clock
         self._domains: dict[str, Domain] = {}
         self._accounts: dict[str, Account] = {}
+        self._networks: tuple[Network, ...] = ()
+        self._networks_fresh = False
         self._file = -1
         self._mapped: mmap.mmap | None = None
         self._seen = b"none yet"
@@ -71,6 +83,15 @@ class Lookups:
             self._accounts[address] = known
         return known
 
+    def networks(self, find: Callable[[], tuple[Network, ...]]) -> tuple[Network, ...]:
+        """All networks likewise. What is found unchanged is the same tuple as before."""
+        self._check()
+        if not self._networks_fresh:
+            if (found := find()) != self._networks:
+                self._networks = found
+            self._networks_fresh = True
+        return self._networks
+
     def changed(self) -> None:
         """Tells every process, this one included, that a domain or an account was changed just now."""
         self._forget()
@@ -89,6 +110,7 @@ class Lookups:
     def _forget(self) -> None:
         self._domains.clear()
         self._accounts.clear()
+        self._networks_fresh = False
 
 
 class Maildrops:
