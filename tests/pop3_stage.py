@@ -2,6 +2,7 @@
 
 Options (`!with`): style, host, idle, login (seconds), errors, failures, tls=on (offered; the handshake needs a socket).
 Directives:
+    !network network [right ...]   names a network with just these rights
     !letter octets          a letter (escapes as in C+)
     !sized octets           a letter of so many octets: a subject, an empty line, one line of x
     !large count octets     a letter too large to come at once: the octets, count times, in pieces of 1000
@@ -28,11 +29,13 @@ from typing import cast
 
 from posthouse.mail.limits import Pop3Limits
 from posthouse.mail.reply import Fault, Style, Unavailable
+from posthouse.net.system import SystemClock
 from posthouse.net.wire import Wire
 from posthouse.observe.log import QuietLog
+from posthouse.policy.access import Access
 from posthouse.pop3.maildrop import EIGHT_BIT, RETRIEVED
 from posthouse.ports.directory import Directory
-from posthouse.ports.store import Account, Letter, Maildrop, Missing, Store
+from posthouse.ports.store import Account, Letter, Maildrop, Missing, Network, Store
 from posthouse.ports.system import Observer
 from posthouse.servers.pop3 import Pop3Server
 from tests.certificates import any_tls
@@ -85,6 +88,10 @@ class MemoryStore:
     faults: dict[str, Fault] = field(default_factory=dict)
     fetched: list[list[int]] = field(default_factory=list)
     next_uid: int = 1
+    named: tuple[Network, ...] = ()
+
+    def networks(self) -> tuple[Network, ...]:
+        return self.named
 
     def add(self, content: bytes, *, large: bool = False) -> int:
         uid, self.next_uid = self.next_uid, self.next_uid + 1
@@ -171,6 +178,7 @@ class Pop3Stage:
         return Pop3Server(
             host=options.get("host", "x.mail"),
             store=cast(Store, self.store),
+            access=Access(self.store, SystemClock()),
             directory=cast(Directory, OneAccount(self.store)),
             log=QuietLog(),
             observer=self.observer,
@@ -188,6 +196,10 @@ class Pop3Stage:
     async def directive(self, name: str, argument: str) -> None:
         if (waiting := getattr(self, f"_{name}")(*([argument] if argument else []))) is not None:
             await waiting
+
+    def _network(self, text: str) -> None:
+        network, *words = text.split()
+        self.store.named += (Network(network, tuple(words)),)
 
     def _letter(self, octets: str = "") -> None:
         self.store.add(unescape(octets))

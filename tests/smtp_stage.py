@@ -2,12 +2,15 @@
 
 Two domains stand ready: x.mail with test, test2 and postmaster, and foo.com with Jones, Brown and Crispin (of RFC 5321
 appendix D); every password is `secret`. The clock stands still unless it is moved.
-Options (`!with`): mode (smtp, submission, lmtp), style, bare_lf, bare_lf_trusted, trusted (a network), login=off, host,
-tls=on (offered; the handshake needs a socket) and any limit by its name.
+Options (`!with`): mode (smtp, submission, lmtp), style, bare_lf, bare_lf_trusted, sender, login=off, host, tls=on
+(offered; the handshake needs a socket) and any limit by its name.
 Directives:
+    !network network [right ...]      names a network; `-right` takes one away from what is usual
+    !grant login sender               lets a login name that sender
     !account address [quota [used]]   one more account, in a domain that is made when it is missing
     !stored address octets            the content of the newest letter in a mailbox, exactly (escapes as in C+)
     !letters address count            how many letters a mailbox has
+    !content pattern                  the content of the newest letter, with "|" for each line end
     !prefix pattern                   what was put before the newest letter; lines are parted by "|"
     !envelope name value              a field of the newest letter's envelope
     !fault where fault                draft, write, deliver or login fail from now on (storage, full, busy ...; none)
@@ -31,7 +34,8 @@ from posthouse.mail.limits import SmtpLimits
 from posthouse.mail.reply import Fault, Unavailable
 from posthouse.mta.reception import Reception
 from posthouse.observe.log import Log, QuietLog
-from posthouse.ports.store import Account, Delivered, Delivery, Draft, Store
+from posthouse.policy.access import EVERYBODY, Access
+from posthouse.ports.store import Account, Delivered, Delivery, Draft, Network, Store
 from posthouse.ports.system import Observer
 from posthouse.servers.smtp import SmtpServer
 from tests.certificates import any_tls
@@ -131,6 +135,10 @@ class MemoryMail:
     drafts: list[MemoryDraft] = field(default_factory=list)
     faults: dict[str, Fault] = field(default_factory=dict)
     last: Stored | None = None
+    named: tuple[Network, ...] = ()
+
+    def networks(self) -> tuple[Network, ...]:
+        return self.named
 
     def add(self, address: str, quota: int = 0, used: int = 0) -> None:
         key = Address.parse(address).key
@@ -204,7 +212,6 @@ class SmtpStage:
             limits=limits,
             bare_lf=options.get("bare_lf", "reject"),
             bare_lf_trusted=options.get("bare_lf_trusted", "normalize"),
-            trusted=tuple(filter(None, [options.get("trusted")])),
         )
         host = options.get("host", "x.mail")
         store = cast(Store, self.mail)
@@ -213,7 +220,17 @@ class SmtpStage:
             settings,
             host=host,
             style=options.get("style", "posthouse"),
-            reception=Reception(store, self.mail, self.clock, self.random, self.log, host=host, limits=limits),
+            reception=Reception(
+                store,
+                self.mail,
+                self.clock,
+                self.random,
+                self.log,
+                host=host,
+                limits=limits,
+                sender=options.get("sender", "refuse"),
+            ),
+            access=Access(self.mail, self.clock),
             directory=self.mail,
             clock=self.clock,
             log=self.log,
@@ -239,6 +256,15 @@ class SmtpStage:
         address, *numbers = text.split()
         self.mail.add(address, *map(int, numbers))
 
+    def _network(self, text: str) -> None:
+        network, *words = text.split()
+        rights = EVERYBODY | {word for word in words if word[0] != "-"}
+        rights -= {word[1:] for word in words if word[0] == "-"}
+        self.mail.named += (Network(network, tuple(sorted(rights))),)
+
+    def _grant(self, login: str, sender: str) -> None:
+        self.mail.accounts[login].senders += (sender,)
+
     def _stored(self, address: str, octets: str = "") -> None:
         content = self._newest(address).content
         assert content == unescape(octets), f"the content is {content!r}"
@@ -250,6 +276,10 @@ class SmtpStage:
     def _prefix(self, pattern: str) -> None:
         prefix = self._last().prefix.decode().replace("\r\n", "|")
         assert re.fullmatch(pattern, prefix), f"the prefix is {prefix}"
+
+    def _content(self, pattern: str) -> None:
+        content = self._last().content.decode().replace("\r\n", "|")
+        assert re.fullmatch(pattern, content), f"the content is {content}"
 
     def _envelope(self, name: str, value: str = "") -> None:
         envelope = self._last().envelope
@@ -279,4 +309,4 @@ class SmtpStage:
         assert len(live) == int(count), f"{len(live)} drafts are left"
 
 
-_TWO = frozenset({"stored", "letters", "envelope", "fault"})
+_TWO = frozenset({"stored", "letters", "envelope", "fault", "grant"})

@@ -15,7 +15,6 @@ from posthouse.pop3.server import Pop3ServerCore, State
 from posthouse.ports.store import Store
 from posthouse.ports.system import Endpoint, SessionObserver
 from posthouse.servers.letters import AHEAD, AHEAD_OCTETS, SMALL, Letters, Shelf
-from posthouse.servers.pop3 import is_local
 from tests.pop3_stage import INBOX, Pop3Stage
 from tests.transcript_runner import Client
 
@@ -351,16 +350,6 @@ def test_the_core_holds_no_more_than_a_line() -> None:
     while core.next_event() is not None:
         pass
     assert core._buffer == b"USER"
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1", ""])
-def test_this_machine_is_local(host: str) -> None:
-    assert is_local(host)
-
-
-@pytest.mark.parametrize("host", ["192.0.2.1", "::ffff:192.0.2.1", "2001:db8::1", "128.0.0.1", "10.0.0.1"])
-def test_other_machines_are_not(host: str) -> None:
-    assert not is_local(host)
 
 
 async def test_update_is_finished_though_the_client_is_gone() -> None:

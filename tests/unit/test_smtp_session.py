@@ -184,12 +184,12 @@ async def test_the_log_has_a_line_for_each_decision_and_no_secret() -> None:
         pass
     await replies(client, b"AUTH PLAIN AHRlc3QAd3Jvbmc=\r\n", 1)
     await replies(client, b"AUTH PLAIN AHRlc3QAc2VjcmV0\r\n", 1)
-    await replies(client, b"MAIL FROM:<a@x.mail>\r\nRCPT TO:<nobody@x.mail>\r\nRCPT TO:<test@x.mail>\r\nDATA\r\n", 4)
+    await replies(client, b"MAIL FROM:<test@x.mail>\r\nRCPT TO:<nobody@x.mail>\r\nRCPT TO:<test@x.mail>\r\nDATA\r\n", 4)
     await replies(client, b"Subject: x\r\n.\r\n", 1)
     await client.leave()
     assert [event for event, _ in log.lines] == ["login_failed", "login", "refused", "accepted"]
     assert log.lines[2][1]["recipient"] == "nobody@x.mail"
-    assert log.lines[3][1]["sender"] == "a@x.mail"
+    assert log.lines[3][1]["sender"] == "test@x.mail"
     assert "secret" not in str(log.lines)
     assert "wrong" not in str(log.lines[0])
 

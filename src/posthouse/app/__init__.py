@@ -19,6 +19,7 @@ from posthouse.net.system import SystemClock, SystemRandom
 from posthouse.net.tls import BadCertificate, ServerTls
 from posthouse.net.wire import Wire
 from posthouse.observe.log import Log
+from posthouse.policy.access import Access
 from posthouse.ports.store import Store
 from posthouse.ports.system import Clock, Endpoint, Observer, Random
 from posthouse.servers.pop3 import Pop3Server
@@ -57,6 +58,7 @@ class App:
         self._sessions = Sessions(config.server.connections, log)
         self._resolver = DnsResolver(config.dns)
         self._store: Store | None = None
+        self._access: Access | None = None
         self._credentials: Credentials | None = None
         self._directory: AccountDirectory | None = None
         self._certificates = CertificateKeeper(data, self._clock, log, self._domains)
@@ -86,6 +88,7 @@ class App:
             ),
             log=self._log,
         )
+        self._access = Access(self._store, self._clock)
         self._credentials = Credentials(config.accounts, self._clock, self._random)
         self._directory = AccountDirectory(
             self._store, self._credentials, quota=config.accounts.quota, postmaster=config.accounts.postmaster
@@ -167,13 +170,20 @@ class App:
         return [Listening(settings.protocol, address) for address in addresses]
 
     def _services(self, config: Config) -> dict[str, Service]:
-        store, directory = self._store, self.directory
-        assert store is not None, "the app is started"
+        store, directory, access = self._store, self.directory, self._access
+        assert store is not None and access is not None, "the app is started"
         host = config.server.hostname or machine_name()
         style = Style(config.server.style)
         tls = self._certificates.tls
         reception = Reception(
-            store, directory, self._clock, self._random, self._log, host=host, limits=config.smtp.limits
+            store,
+            directory,
+            self._clock,
+            self._random,
+            self._log,
+            host=host,
+            limits=config.smtp.limits,
+            sender=config.submission.sender,
         )
         services = {
             mode: Service(
@@ -183,6 +193,7 @@ class App:
                     host=host,
                     style=style,
                     reception=reception,
+                    access=access,
                     directory=directory,
                     clock=self._clock,
                     log=self._log,
@@ -198,6 +209,7 @@ class App:
         pop3 = Pop3Server(
             host=host,
             store=store,
+            access=access,
             directory=directory,
             log=self._log,
             observer=self._observer,

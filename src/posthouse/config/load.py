@@ -16,6 +16,7 @@ from typing import Any, Final
 from posthouse.config.schema import (
     CERTIFICATE,
     LISTENER,
+    MOVED,
     PORTS,
     PROTOCOLS,
     SECTIONS,
@@ -133,7 +134,8 @@ class _Reader:
         given: dict[str, Any] = {}
         for name, value in table.items():
             if (setting := section.settings.get(name)) is None:
-                self._wrong(f"{path}.{name}", f"there is no such setting{_nearest(name, section.settings)}")
+                moved = MOVED.get(f"{path}.{name}")
+                self._wrong(f"{path}.{name}", moved or f"there is no such setting{_nearest(name, section.settings)}")
                 continue
             try:
                 given[name] = setting.read(value)

@@ -235,15 +235,33 @@ class SmtpSettings:
         str,
         Setting(
             Kind.CHOICE,
-            "The same for this machine itself, for the networks in `trusted` and for senders who logged in.",
+            "The same for peers that may do so (`trusted` in `posthouse network`; this machine itself may) and for "
+            "senders who logged in.",
             choices=BARE_LF,
             rfc="RFC 5321 §2.3.8",
         ),
     ] = "normalize"
-    trusted: Annotated[
-        tuple[str, ...],
-        Setting(Kind.NETWORKS, "Networks whose programs are treated like those of this machine in such matters."),
-    ] = ()
+
+
+SENDER: Final = ("refuse", "add-sender", "off")
+
+
+@dataclass(slots=True)
+class SubmissionSettings:
+    """What holds for senders who logged in, by submission or by SMTP."""
+
+    sender: Annotated[
+        str,
+        Setting(
+            Kind.CHOICE,
+            "Whose address a sender who logged in may name. `refuse`: the envelope sender and one address in From or "
+            "Resent-From must be the login's own or granted to it (`posthouse account grant-sender`). `add-sender`: "
+            "the envelope sender must be; a letter with another From gets a Sender field that names the login, and a "
+            "foreign Sender field is removed. `off`: nothing is checked.",
+            choices=SENDER,
+            rfc="RFC 6409 §6.1, §8.1",
+        ),
+    ] = "refuse"
 
 
 @dataclass(slots=True)
@@ -450,6 +468,7 @@ class Config:
     server: ServerSettings = field(default_factory=ServerSettings)
     listeners: tuple[ListenerSettings, ...] = DEFAULT_LISTENERS
     smtp: SmtpSettings = field(default_factory=SmtpSettings)
+    submission: SubmissionSettings = field(default_factory=SubmissionSettings)
     pop3: Pop3Settings = field(default_factory=Pop3Settings)
     tls: TlsSettings = field(default_factory=TlsSettings)
     certificates: tuple[CertificateSettings, ...] = ()
@@ -551,6 +570,7 @@ SECTIONS: Final[Mapping[str, Section]] = {
     for section in (
         _section("server", ServerSettings),
         _section("smtp", SmtpSettings, _SMTP_LIMITS),
+        _section("submission", SubmissionSettings),
         _section("pop3", Pop3Settings, _POP3_LIMITS),
         _section("tls", TlsSettings),
         _section("dns", DnsSettings),
@@ -559,6 +579,12 @@ SECTIONS: Final[Mapping[str, Section]] = {
         _section("log", LogSettings),
     )
 }
+
+MOVED: Final[Mapping[str, str]] = {
+    "smtp.trusted": "networks are named with a command now, beside the running server too. Remove this setting and run "
+    "for each network: posthouse network add NETWORK --allow trusted",
+}
+"""What became of settings that are no more."""
 
 LISTENER: Final = Section(
     "listener",

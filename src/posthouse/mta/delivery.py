@@ -14,6 +14,9 @@ from posthouse.ports.store import Account, Delivered, Delivery, Draft, Store
 # field-name = 1*ftext, RFC 5322 §3.6.8; white space before the colon is of §4.5.
 _HEADER_FIELD: Final = re.compile(rb"[!-9;-~]{1,1000}[ \t]*:")
 
+HEAD: Final = 1024
+"""Octets of a draft's beginning that are looked at."""
+
 _FAILURES: Final = {
     "missing": Smtp.NO_SUCH_USER,
     "quota": Smtp.MAILBOX_FULL,
@@ -58,9 +61,14 @@ def prefix_of(draft: Draft, fields: str) -> bytes:
     A content that begins with an empty line brings that line itself.
     """
     head = draft.head
-    if _HEADER_FIELD.match(head) or head.startswith(b"\r\n"):
+    if begins_with_field(head) or head.startswith(b"\r\n"):
         return fields.encode()
     return fields.encode() + b"\r\n"
+
+
+def begins_with_field(octets: bytes) -> bool:
+    """Whether a content that begins so has a header."""
+    return _HEADER_FIELD.match(octets[:HEAD]) is not None
 
 
 def overfull(account: Account, size: int) -> Reply | None:

@@ -7,7 +7,7 @@ end. Each step raises Rejected or Unavailable with what to answer. What `accept`
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from posthouse.mail.address import Address
@@ -16,7 +16,10 @@ from posthouse.mail.limits import HOPS, SmtpLimits
 from posthouse.mail.reply import Rejected, Reply, Smtp
 from posthouse.mail.trace import Hop, protocol_keyword, received, return_path
 from posthouse.mta.delivery import Targets, deliver, failure_reply, overfull, prefix_of
+from posthouse.mta.submission import HeaderGate, Wishes
 from posthouse.observe.log import Log
+from posthouse.policy.access import ANYBODY, LOCAL, LOGIN_RELAY, RELAY, Rights
+from posthouse.policy.senders import is_own, owns
 from posthouse.ports.directory import Directory
 from posthouse.ports.dns import Reverse
 from posthouse.ports.store import Account, Draft, Store
@@ -39,6 +42,11 @@ class Client:
     tls: str = ""  # version and cipher
     account: Account | None = None
     reverse: Reverse | None = None
+    rights: Rights = ANYBODY
+
+    def may(self, word: str) -> bool:
+        """Whether the network it is in gives it a right."""
+        return self.rights.may(word)
 
 
 @dataclass(slots=True)
@@ -50,6 +58,12 @@ class Transaction:
     begun: float = 0.0
     targets: Targets = field(default_factory=Targets)
     draft: Draft | None = None
+    gate: HeaderGate | None = None
+
+    @property
+    def sink(self) -> Draft | HeaderGate | None:
+        """Where octets of the letter are written."""
+        return self.gate or self.draft
 
     async def discard(self) -> None:
         """Forgets what was received. Harmless when the letter was delivered."""
@@ -70,7 +84,7 @@ class Accepted:
 class Reception:
     """Decides about letters that come in. One for all sessions of a server."""
 
-    __slots__ = ("_chances", "_clock", "_directory", "_host", "_limits", "_log", "_random", "_store")
+    __slots__ = ("_chances", "_clock", "_directory", "_host", "_limits", "_log", "_random", "_sender", "_store")
 
     def __init__(
         self,
@@ -82,7 +96,9 @@ class Reception:
         *,
         host: str,
         limits: SmtpLimits,
+        sender: str = "refuse",
     ) -> None:
+        """`sender` is the setting `submission.sender`."""
         self._store = store
         self._directory = directory
         self._clock = clock
@@ -90,6 +106,7 @@ class Reception:
         self._log = log
         self._host = host
         self._limits = limits
+        self._sender = sender
         self._chances: list[int] = []
 
     def begin(self, mail: Mail, client: Client) -> Transaction:
@@ -107,12 +124,31 @@ class Reception:
         )
         return Transaction(client, envelope)
 
+    def is_foreign(self, mail: Mail, client: Client) -> bool:
+        """Whether a sender who logged in names somebody else, so that `check_sender` must be asked. The null sender is
+        everybody's (RFC 5321 §4.5.5)."""
+        account, sender = client.account, mail.sender
+        if account is None or sender is None or self._sender == "off":
+            return False
+        return not is_own(account, sender)
+
+    async def check_sender(self, mail: Mail, client: Client) -> None:
+        """MAIL of a foreign sender: it must have been granted to the login. Raises Rejected (RFC 6409 §6.1)."""
+        assert client.account is not None and mail.sender is not None
+        if not owns(await self._current(client.account), mail.sender):
+            raise Rejected(Smtp.SENDER_NOT_YOURS)
+
+    async def _current(self, account: Account) -> Account:
+        """The account with the grants it has now. One that was removed meanwhile has none."""
+        found = await self._directory.find(Address.parse(account.address))
+        return replace(account, senders=()) if found is None or found.id != account.id else found
+
     async def recipient(self, transaction: Transaction, rcpt: Rcpt) -> None:
         """RCPT: one more recipient, which must have a mailbox here with room in it. Raises Rejected."""
         targets = transaction.targets
         if len(targets.recipients) >= self._limits.recipients:
             raise Rejected(Smtp.TOO_MANY_RCPTS.fill(limit=self._limits.recipients))
-        account = await self._account(rcpt.address)
+        account = await self._account(transaction.client, rcpt.address)
         reply = overfull(account, transaction.envelope.size or 0)
         if reply is not None:
             raise Rejected(reply)
@@ -120,21 +156,43 @@ class Reception:
         targets.add(recipient, account)
         transaction.envelope.recipients.append(recipient)
 
-    async def _account(self, address: Address) -> Account:
+    async def _account(self, client: Client, address: Address) -> Account:
         # The account first: where there is one, its domain is ours.
         literal = address.domain.startswith("[")
         account = None if literal else await self._directory.find(address)
         if account is not None:
+            if client.account is None and not client.may(LOCAL):
+                raise Rejected(Smtp.AUTH_REQUIRED)
             return account
         ours = not literal and (not address.domain or await self._directory.is_local(address.domain))
-        raise Rejected(Smtp.NO_SUCH_USER if ours else Smtp.NO_RELAY)
+        if ours:
+            raise Rejected(Smtp.NO_SUCH_USER)
+        raise Rejected(self._elsewhere(client, address))
+
+    def _elsewhere(self, client: Client, address: Address) -> Reply:
+        """What a recipient is answered whose mailbox is not here: the door to the queue.
+
+        There is no queue yet, so nobody's letters are carried on; the log tells whose could be.
+        """
+        if may_relay(client):
+            self._log.info("relay_without_queue", domain=address.domain, peer=client.address, rule=client.rights.rule)
+        return Smtp.NO_RELAY
 
     def open(self, transaction: Transaction) -> Draft:
         """Content is to come: where it goes. Raises Unavailable when there is no room."""
         if transaction.draft is None:
             transaction.begun = self._clock.monotonic()
             transaction.draft = self._store.draft(transaction.envelope.size)
+            if transaction.client.account is not None:
+                transaction.gate = self._gate(transaction.draft, transaction.client, transaction.client.account)
         return transaction.draft
+
+    def _gate(self, draft: Draft, client: Client, account: Account) -> HeaderGate | None:
+        """Who looks at the header of a login's letter, None when nobody needs to."""
+        wishes = Wishes(self._sender, client.mode == "submission", self._host)
+        if wishes.sender == "off" and not wishes.complete:
+            return None
+        return HeaderGate(draft, account, self._current, wishes, self._clock, self._random)
 
     async def accept(self, transaction: Transaction) -> Accepted:
         """The content is complete: puts it into the mailboxes and returns once it is on the disk.
@@ -142,6 +200,8 @@ class Reception:
         Raises Rejected when nobody gets it, Unavailable when it could not be stored.
         """
         draft = self.open(transaction)
+        if transaction.gate is not None:
+            await transaction.gate.end()
         if _hops(draft) > HOPS:
             raise Rejected(Smtp.TOO_MANY_HOPS)
         letter = self._letter_id()
@@ -206,6 +266,11 @@ class Reception:
         for recipient, failure in zip(envelope.recipients, failures, strict=True):
             if failure is not None:
                 self._log.warning("not_delivered", id=letter, recipient=str(recipient.address), reply=failure.text)
+
+
+def may_relay(client: Client) -> bool:
+    """Whether letters of this client for mailboxes elsewhere are carried on."""
+    return client.may(RELAY) or (client.account is not None and client.may(LOGIN_RELAY))
 
 
 def _hops(draft: Draft) -> int:

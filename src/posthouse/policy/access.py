@@ -14,6 +14,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import Final, Protocol
 
 from posthouse.config.schema import PROTOCOLS
+from posthouse.mail.reply import Unavailable
 from posthouse.ports.store import Network
 from posthouse.ports.system import Clock
 
@@ -159,7 +160,7 @@ class Access:
         """What the peer at this IP address may do; "" is a local socket."""
         if not host:
             return THIS_MACHINE
-        rows, now = self._source.networks(), self._clock.now()
+        rows, now = self._now(), self._clock.now()
         if rows is not self._rows or now >= self._until:
             self._rebuild(rows, now)
         if (known := self._known.get(host)) is None:
@@ -167,6 +168,15 @@ class Access:
                 self._known.clear()
             known = self._known[host] = self._table.find(read_address(host))
         return known
+
+    def _now(self) -> tuple[Network, ...]:
+        """The named networks; those known last when the store cannot be read. Raises Unavailable when none are."""
+        try:
+            return self._source.networks()
+        except Unavailable:
+            if self._rows is None:
+                raise
+            return self._rows
 
     def _rebuild(self, rows: tuple[Network, ...], now: float) -> None:
         valid = [row for row in rows if row.until is None or row.until > now]

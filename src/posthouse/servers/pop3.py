@@ -15,7 +15,9 @@ from posthouse.mail.limits import Pop3Limits
 from posthouse.mail.reply import Pop3, Rejected, Reply, Style, Unavailable
 from posthouse.net.tls import ServerTls
 from posthouse.net.wire import Stopping, Wire
+from posthouse.observe.audit import refusal
 from posthouse.observe.log import Log
+from posthouse.policy.access import CLEAR, Access, Rights
 from posthouse.pop3 import commands as asked
 from posthouse.pop3.grammar import Stuffer, TopCut, capabilities, challenge, lines, stuff
 from posthouse.pop3.maildrop import Snapshot
@@ -64,17 +66,29 @@ class Texts:
 class Pop3Server:
     """The POP3 service: what all its sessions share. `session` serves one connection.
 
-    `host` is the name in the greeting. The login is open to peers on this machine and over TLS (RFC 8314 §4.1);
-    without `tls` STLS is not offered.
+    `host` is the name in the greeting. Without encryption the login is open only to peers whose network may send
+    passwords in clear: this machine itself, and those named for it (RFC 8314 §4.1). Without `tls` STLS is not offered.
     """
 
-    __slots__ = ("_directory", "_greeting", "_limits", "_log", "_observer", "_shelf", "_store", "_texts", "_tls")
+    __slots__ = (
+        "_access",
+        "_directory",
+        "_greeting",
+        "_limits",
+        "_log",
+        "_observer",
+        "_shelf",
+        "_store",
+        "_texts",
+        "_tls",
+    )
 
     def __init__(
         self,
         *,
         host: str,
         store: Store,
+        access: Access,
         directory: Directory,
         log: Log,
         observer: Observer | None = None,
@@ -85,6 +99,7 @@ class Pop3Server:
     ) -> None:
         self._tls = tls
         self._store = store
+        self._access = access
         self._directory = directory
         self._log = log
         self._observer = observer
@@ -95,7 +110,13 @@ class Pop3Server:
 
     async def session(self, wire: Wire) -> None:
         """Serves one connection until it ends; the caller closes it then. Never raises for what a peer does."""
-        await _Session(self, wire).run()
+        rights = self._access.rights(wire.peer.host)
+        if not rights.may("pop3"):
+            refusal(self._log, what="connect", why="no pop3 for this network", peer=wire.peer.host, rule=rights.rule)
+            wire.write(Pop3.NOT_FROM_HERE.encode(self._texts.style))
+            await wire.finish(DISCARD)
+            return
+        await _Session(self, wire, rights).run()
 
 
 class _Session:
@@ -119,12 +140,12 @@ class _Session:
         "_wire",
     )
 
-    def __init__(self, server: Pop3Server, wire: Wire) -> None:
+    def __init__(self, server: Pop3Server, wire: Wire, rights: Rights) -> None:
         self._server = server
         self._wire = wire
         self._texts = server._texts
         self._core = Pop3ServerCore(server._limits)
-        self._login_allowed = wire.encrypted or is_local(wire.peer.host)
+        self._login_allowed = wire.encrypted or rights.may(CLEAR)
         self._name = ""
         self._exchange: ServerMechanism | None = None
         self._failures = 0
@@ -503,11 +524,6 @@ class _Session:
             self._wire.busy = False
         self._removed = len(deleted)
         return Pop3.GOODBYE
-
-
-def is_local(host: str) -> bool:
-    """Whether a peer's address is this machine's own; "" is that of a Unix socket."""
-    return host in ("", "::1") or host.removeprefix("::ffff:").startswith("127.")
 
 
 _NOTHING: Final = Snapshot((), 0)

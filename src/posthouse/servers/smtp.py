@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv6Address
 from typing import Final
 
 from posthouse.config.schema import SmtpSettings
@@ -17,7 +17,9 @@ from posthouse.mail.reply import Fault, Rejected, Reply, Smtp, Style, Unavailabl
 from posthouse.mta.reception import Accepted, Client, Reception, Transaction
 from posthouse.net.tls import ServerTls
 from posthouse.net.wire import Stopping, Wire
+from posthouse.observe.audit import audit, refusal
 from posthouse.observe.log import Log
+from posthouse.policy.access import AUTH25, CLEAR, TRUSTED, Access, Rights
 from posthouse.ports.directory import Directory
 from posthouse.ports.dns import Resolver
 from posthouse.ports.system import Clock, Observer, SessionObserver
@@ -52,11 +54,11 @@ class SmtpServer:
     """
 
     __slots__ = (
+        "_access",
         "_bare_lf",
         "_bare_lf_trusted",
         "_login",
         "_mode",
-        "_networks",
         "_observer",
         "_resolver",
         "_style",
@@ -78,6 +80,7 @@ class SmtpServer:
         host: str,
         style: str,
         reception: Reception,
+        access: Access,
         directory: Directory,
         clock: Clock,
         log: Log,
@@ -91,7 +94,7 @@ class SmtpServer:
         self.limits = settings.limits
         self._bare_lf = settings.bare_lf == "normalize"
         self._bare_lf_trusted = settings.bare_lf_trusted == "normalize"
-        self._networks = tuple(ip_network(text, strict=False) for text in settings.trusted)
+        self._access = access
         self.host = host
         self.goodbye = Smtp.GOODBYE.fill(host=host)
         self._style = Style(style)
@@ -105,6 +108,10 @@ class SmtpServer:
 
     async def session(self, wire: Wire) -> None:
         """Serves one connection until it ends."""
+        rights = self._access.rights(plain_address(wire.peer.host))
+        if not rights.may(self._mode.value):
+            await self._turn_away(wire, rights)
+            return
         observer = None
         if self._observer is not None:
             observer = self._observer.session(self._mode.value, wire.local, wire.peer)
@@ -112,7 +119,7 @@ class SmtpServer:
         if observer is not None and wire.encryption is not None:
             observer.secured(str(wire.encryption))
         try:
-            await self._begin(wire, observer).run()
+            await self._begin(wire, observer, rights).run()
         finally:
             if observer is not None:
                 observer.closed()
@@ -125,27 +132,31 @@ class SmtpServer:
         """Goes over to TLS after STARTTLS; False when that failed and the connection is gone."""
         return self._tls is not None and await self._tls.protect(wire, self._mode.value)
 
-    def trusts(self, address: str) -> tuple[bool, bool]:
-        """Whether a peer is this machine itself, and whether it is treated like it (as `trust` says)."""
-        return trust(address, self._networks)
+    async def _turn_away(self, wire: Wire, rights: Rights) -> None:
+        """Says why in the place of a greeting (RFC 5321 §3.1)."""
+        mode = self._mode.value
+        refusal(self.log, what="connect", why=f"no {mode} for this network", peer=wire.peer.host, rule=rights.rule)
+        wire.write(Smtp.NOT_FROM_HERE.encode(self._style))
+        await wire.finish(self.limits.discard_timeout)
 
-    def _begin(self, wire: Wire, observer: SessionObserver | None) -> _Session:
+    def _begin(self, wire: Wire, observer: SessionObserver | None, rights: Rights) -> _Session:
         address = plain_address(wire.peer.host)
-        loopback, trusted = self.trusts(address)
+        trusted = rights.may(TRUSTED)
         core = SmtpServerCore(
             self._mode,
             self.limits,
             host=self.host,
             style=self._style,
-            login=self._login,
-            secure=loopback or wire.encrypted,
+            login=self._login and (self._mode is not Mode.SMTP or rights.may(AUTH25)),
+            secure=wire.encrypted or rights.may(CLEAR),
             trusted=trusted,
             normalize=self.mends_bare_lf(trusted=trusted),
             tls=self._tls is not None,
             encrypted=wire.encrypted,
             tap=None if observer is None else observer.received,
         )
-        client = Client(address, self._mode.value, encrypted=wire.encrypted, tls=str(wire.encryption or ""))
+        client = Client(address, self._mode.value, encrypted=wire.encrypted, rights=rights)
+        client.tls = str(wire.encryption or "")
         if self._resolver is not None and address:
             client.reverse = self._resolver.reverse(address)
         return _Session(self, wire, core, client)
@@ -158,15 +169,6 @@ def plain_address(host: str) -> str:
         return host
     address = IPv6Address(host.partition("%")[0])
     return str(address.ipv4_mapped or address)
-
-
-@lru_cache(maxsize=1024)
-def trust(address: str, networks: tuple[IPv4Network | IPv6Network, ...]) -> tuple[bool, bool]:
-    """Whether a peer is this machine itself, and whether it is that or in one of the networks."""
-    if not address:
-        return True, True  # a local socket
-    peer = ip_address(address)
-    return peer.is_loopback, peer.is_loopback or any(peer in network for network in networks)
 
 
 class _Session:
@@ -286,12 +288,19 @@ class _Session:
             return False
         client.encrypted, client.tls = True, str(wire.encryption)
         client.helo, client.extended, client.account = "", False, None
-        _, core.trusted = server.trusts(client.address)
+        core.trusted = client.may(TRUSTED)
         core.normalize = server.mends_bare_lf(trusted=core.trusted)
         return True
 
-    def _mail(self, event: Event) -> tuple[Reply]:
+    def _mail(self, event: Event) -> tuple[Reply] | Awaitable[Replies]:
         assert isinstance(event, Mail)
+        if self._server.reception.is_foreign(event, self._client):
+            return self._mail_of_another(event)
+        self._transaction = self._server.reception.begin(event, self._client)
+        return (Smtp.SENDER_OK,)
+
+    async def _mail_of_another(self, event: Mail) -> Replies:
+        await self._server.reception.check_sender(event, self._client)
         self._transaction = self._server.reception.begin(event, self._client)
         return (Smtp.SENDER_OK,)
 
@@ -343,8 +352,9 @@ class _Session:
             if transaction.draft is None:
                 self._server.reception.open(transaction)
                 self._receiving()
-            assert transaction.draft is not None
-            await transaction.draft.write(octets)
+            sink = transaction.sink
+            assert sink is not None
+            await sink.write(octets)
         except Unavailable as unavailable:
             self._fault = unavailable
             await transaction.discard()
@@ -427,8 +437,9 @@ class _Session:
 
     def _tell_refused(self, event: Event | None, reply: Reply) -> None:
         sender = None if self._transaction is None else self._transaction.envelope.sender
-        self._server.log.info(
-            "refused",
+        if isinstance(event, Mail):
+            sender = event.sender
+        fields = dict[str, object](
             stage="data" if event is None else type(event).__name__.lower(),
             sender="" if sender is None else str(sender),
             recipient=str(event.address) if isinstance(event, Rcpt) else "",
@@ -437,6 +448,10 @@ class _Session:
             helo=self._client.helo,
             login="" if self._client.account is None else self._client.account.address,
         )
+        if reply.status.startswith("5.7."):  # a refusal by policy (RFC 3463 §3.8)
+            audit(self._server.log, "refused", rule=self._client.rights.rule, **fields)
+        else:
+            self._server.log.info("refused", **fields)
 
 
 _Handler = Callable[[_Session, Event], tuple[Reply] | Awaitable[Replies]]

@@ -1,0 +1,106 @@
+"""The classic ways to talk a mail server into carrying a stranger's letter, against a running server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.raw import Raw, collect, greeted, stuffed
+from tests.system.server import SENDER, Server, run_posthouse, serving
+
+STRANGER = b"spam@stranger.example"
+
+FORMS = {
+    "plain": b"<victim@other.example>",
+    "domain in capitals": b"<victim@OTHER.EXAMPLE>",
+    "percent hack": b"<victim%other.example@x.mail>",
+    "percent hack with literal": b"<victim%other.example@[127.0.0.1]>",
+    "quoted percent hack": b'<"victim%other.example"@x.mail>',
+    "at sign in quotes": b'<"victim@other.example"@x.mail>',
+    "two at signs": b"<victim@other.example@x.mail>",
+    "two at signs, ours first": b"<victim@x.mail@other.example>",
+    "source route": b"<@x.mail:victim@other.example>",
+    "source route of two": b"<@x.mail,@other.example:victim@third.example>",
+    "source route of literals": b"<@[127.0.0.1]:victim@other.example>",
+    "bang path": b"<other.example!victim>",
+    "bang path at ours": b"<other.example!victim@x.mail>",
+    "bang path at a literal": b"<other.example!victim@[127.0.0.1]>",
+    "foreign literal": b"<victim@[192.0.2.9]>",
+    "our literal": b"<victim@[127.0.0.1]>",
+    "quoted whole": b'<"victim@other.example">',
+    "no brackets": b"victim@other.example",
+    "UTF-8": "<жертва@другой.example>".encode(),
+    "our domain as a beginning": b"<victim@x.mail.other.example>",
+    "our domain as an end": b"<victim@otherx.mail>",
+    "our domain above": b"<victim@sub.x.mail>",
+    "no domain": b"<victim>",
+    "dot at the end": b"<victim@other.example.>",
+}
+
+
+@pytest.fixture(scope="module")
+def mistrusted(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> Iterator[Server]:
+    """A server that does not know this machine: loopback has no more rights than the whole Internet."""
+    import shutil
+
+    data = Path(shutil.copytree(prepared, tmp_path_factory.mktemp("relay") / "data"))
+    denied = "auth25,trusted,lmtp"  # clear stays, for the POP3 session that looks at the end
+    run_posthouse(data, "network", "add", "127.0.0.0/8", "--deny", denied)
+    with serving(data, "smtp", "submission", "pop3") as server:
+        yield server
+
+
+@pytest.mark.parametrize("sender", [STRANGER, b"", SENDER.encode(), b"postmaster@x.mail"])
+@pytest.mark.parametrize("form", FORMS)
+def test_no_form_is_relayed(mistrusted: Server, form: str, sender: bytes) -> None:
+    """Would catch an open relay, whoever the sender claims to be (RFC 5321 §7.1)."""
+    utf8 = b" SMTPUTF8" if not FORMS[form].isascii() else b""
+    with greeted(mistrusted.smtp) as session:
+        session.ask(b"MAIL FROM:<%s>%s" % (sender, utf8), b"250")
+        session.send(b"RCPT TO:%s\r\n" % FORMS[form])
+        reply = session.reply()
+        assert reply[:1] == b"5", f"{form} is answered {reply!r}"
+        session.send(b"DATA\r\n")
+        assert session.reply()[:1] == b"5", "nobody is there to get a letter"
+        session.ask(b"QUIT", b"221")
+
+
+def test_those_for_elsewhere_are_told_why(mistrusted: Server) -> None:
+    with greeted(mistrusted.smtp) as session:
+        session.ask(b"MAIL FROM:<%s>" % STRANGER, b"250")
+        session.send(b"RCPT TO:<victim@other.example>\r\n")
+        assert session.reply().startswith(b"554 5.7.1 ")
+        session.send(b"RCPT TO:<@x.mail:victim@other.example>\r\n")
+        assert session.reply().startswith(b"554 5.7.1 ")
+
+
+@pytest.mark.parametrize(
+    "form", [b"<test@x.mail>", b"<TEST@X.MAIL>", b'<"test"@x.mail>', b"<@other.example:test@x.mail>"]
+)
+def test_legal_local_forms_are_still_taken(mistrusted: Server, form: bytes) -> None:
+    """Would catch a defence that also turns away letters for people here."""
+    with greeted(mistrusted.smtp) as session:
+        session.ask(b"MAIL FROM:<%s>" % STRANGER, b"250")
+        session.ask(b"RCPT TO:" + form, b"250")
+        session.ask(b"DATA", b"354")
+        session.send(stuffed(b"Subject: hello\r\n\r\nhello\r\n"))
+        assert session.reply().startswith(b"250")
+    assert any(b"Subject: hello" in one for one in collect(mistrusted.pop3, "test@x.mail"))
+
+
+def test_a_network_is_shut_out_beside_the_running_server(data: Path) -> None:
+    """Would catch a change of networks that counts only after a restart."""
+    with serving(data, "smtp", "pop3") as server:
+        with greeted(server.smtp) as session:
+            session.ask(b"QUIT", b"221")
+        run_posthouse(data, "network", "add", "127.0.0.1", "--deny", "connect")
+        with Raw(server.smtp) as shut:
+            assert shut.reply() == b"554 5.7.1 No service for your network here\r\n"
+            assert shut.rest() == b""
+        with Raw(server.pop3) as shut:
+            assert shut.line() == b"-ERR [SYS/PERM] No service for your network here\r\n"
+        run_posthouse(data, "network", "remove", "127.0.0.1")
+        with greeted(server.smtp) as session:
+            session.ask(b"QUIT", b"221")
