@@ -32,7 +32,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "lmtp": "connect by LMTP",
     LOCAL: "send letters to mailboxes here without a login",
     RELAY: "send letters to other servers' mailboxes without a login",
-    LOGIN_RELAY: "send them after a login",
+    LOGIN_RELAY: "send letters to other servers' mailboxes after a login",
     AUTH25: "log in by SMTP (port 25), where servers talk to each other",
     CLEAR: "send passwords without encryption",
     TRUSTED: "have bare line feeds put right and pipeline against the rules",

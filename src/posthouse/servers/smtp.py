@@ -155,8 +155,9 @@ class SmtpServer:
             encrypted=wire.encrypted,
             tap=None if observer is None else observer.received,
         )
-        client = Client(address, self._mode.value, encrypted=wire.encrypted, rights=rights)
-        client.tls = str(wire.encryption or "")
+        client = Client(
+            address, self._mode.value, encrypted=wire.encrypted, tls=str(wire.encryption or ""), rights=rights
+        )
         if self._resolver is not None and address:
             client.reverse = self._resolver.reverse(address)
         return _Session(self, wire, core, client)
