@@ -160,13 +160,12 @@ class Reception:
         # The account first: where there is one, its domain is ours.
         literal = address.domain.startswith("[")
         account = None if literal else await self._directory.find(address)
-        if account is not None:
-            if client.account is None and not client.may(LOCAL):
-                raise Rejected(Smtp.AUTH_REQUIRED)
+        welcome = client.account is not None or client.may(LOCAL)
+        if account is not None and welcome:
             return account
         ours = not literal and (not address.domain or await self._directory.is_local(address.domain))
-        if ours:
-            raise Rejected(Smtp.NO_SUCH_USER)
+        if ours:  # who must log in first does not learn who is here
+            raise Rejected(Smtp.NO_SUCH_USER if welcome else Smtp.AUTH_REQUIRED)
         raise Rejected(self._elsewhere(client, address))
 
     def _elsewhere(self, client: Client, address: Address) -> Reply:

@@ -27,7 +27,7 @@ INLINE: Final = 16_384
 
 TOO_BIG: Final = Smtp.HEADER_TOO_BIG.fill(limit=LONGEST, fields=FIELDS)
 
-_BLIND: Final = frozenset({"bcc", "resent-bcc"})
+_BLIND: Final = frozenset({"bcc", "resent-bcc"})  # RFC 5322 §3.6.3, §3.6.6
 _SENDER: Final = frozenset({"sender"})
 
 Current = Callable[[Account], Awaitable[Account]]
