@@ -25,10 +25,14 @@ LONGEST: Final = 1_048_576
 INLINE: Final = 16_384
 """Octets of a header that are looked through on the event loop's thread: at most 4,000 fields, some 5 ms."""
 
+INLINE_CLAIMS: Final = 1024
+"""Octets of From, Resent-From and Sender in it: addresses in odd forms cost up to 300 us each."""
+
 TOO_BIG: Final = Smtp.HEADER_TOO_BIG.fill(limit=LONGEST, fields=FIELDS)
 
 _BLIND: Final = frozenset({"bcc", "resent-bcc"})  # RFC 5322 §3.6.3, §3.6.6
 _SENDER: Final = frozenset({"sender"})
+_NAMING: Final = AUTHORS | _SENDER
 
 Current = Callable[[Account], Awaitable[Account]]
 """Gives an account as it is now, with the senders granted to it meanwhile."""
@@ -103,24 +107,28 @@ class HeaderGate:
     async def _examine(self, header: bytes) -> bytes:
         account = self._account
         mode = self._wishes.sender
-        if mode == "add-sender" or (mode == "refuse" and not self._names_only(header)):
+        read = Header(header)
+        light = len(header) <= INLINE and _claims(read) <= INLINE_CLAIMS
+        if mode == "add-sender" or (mode == "refuse" and not (light and self._names_only(read))):
             account = await self._current(account)
         now, chance = self._clock.now(), self._random.octets(12).hex()
-        if len(header) <= INLINE:
-            return rewritten(header, account, self._wishes, now, chance)
-        return await asyncio.to_thread(rewritten, header, account, self._wishes, now, chance)
+        if light:
+            return rewritten(header, read, account, self._wishes, now, chance)
+        return await asyncio.to_thread(rewritten, header, read, account, self._wishes, now, chance)
 
-    def _names_only(self, header: bytes) -> bool:
-        """Whether a short header names nobody but the account itself: then nothing that changes need be known."""
-        if len(header) > INLINE:
-            return False
-        _, addresses = claimed(Header(header), AUTHORS)
+    def _names_only(self, read: Header) -> bool:
+        """Whether a header names nobody but the account itself: then nothing that changes need be known."""
+        _, addresses = claimed(read, AUTHORS)
         return bool(addresses) and all(is_own(self._account, address) for address in addresses)
 
 
-def rewritten(header: bytes, account: Account, wishes: Wishes, now: float, chance: str) -> bytes:
-    """The header as it is kept, with the empty line that ends it. Raises Rejected."""
-    read = Header(header)
+def _claims(read: Header) -> int:
+    """Octets of the fields that name authors and senders."""
+    return sum(field.end - field.start for field in read if field.name.lower() in _NAMING)
+
+
+def rewritten(header: bytes, read: Header, account: Account, wishes: Wishes, now: float, chance: str) -> bytes:
+    """The header as it is kept, with the empty line that ends it; `read` is the same header. Raises Rejected."""
     fields = list(read)
     if len(fields) >= FIELDS:
         raise Rejected(TOO_BIG)
@@ -149,10 +157,11 @@ def _check(read: Header, account: Account, wishes: Wishes, gone: set[int]) -> li
         if not own:
             raise Rejected(Smtp.AUTHOR_NOT_YOURS)
         return []
-    named = False
+    named, left = False, INLINE_CLAIMS  # what is longer is no Sender field (RFC 5322 §3.6.2: one mailbox)
     for field in read:
         if field.name.lower() in _SENDER:
-            if not named and owns_one(account, addresses_in(read.value(field))):
+            left -= field.end - field.start
+            if not named and left >= 0 and owns_one(account, addresses_in(read.value(field))):
                 named = True
             else:
                 gone.add(field.start)
