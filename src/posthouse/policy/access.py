@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final, Protocol
 
-from posthouse.config.schema import PROTOCOLS
+from posthouse.config.schema import IMPLICIT_TLS, PROTOCOLS
 from posthouse.mail.reply import Unavailable
 from posthouse.ports.store import Network
 from posthouse.ports.system import Clock
@@ -49,7 +49,10 @@ a container's network all look like this machine."""
 MOST_ADDRESSES: Final = 10_000  # whose rights are remembered
 LONGEST: Final = 100  # characters of a network that are read
 
-assert frozenset(PROTOCOLS) < frozenset(MEANINGS), "every protocol is a right"
+CONNECT: Final = ("smtp", "submission", "pop3", "lmtp")
+"""The rights that are protocols; those that begin with TLS (submissions, pop3s) are the same protocols."""
+
+assert {IMPLICIT_TLS.get(protocol, protocol) for protocol in PROTOCOLS} == set(CONNECT), "every protocol is a right"
 
 
 @dataclass(slots=True, frozen=True)
@@ -195,7 +198,7 @@ def read_rights(texts: Iterable[str]) -> frozenset[str]:
     found: set[str] = set()
     for word in (word for text in texts for word in _SEPARATOR.split(text) if word):
         if word == "connect":
-            found.update(PROTOCOLS)
+            found.update(CONNECT)
         elif word == "all":
             found.update(MEANINGS)
         elif word in MEANINGS:
