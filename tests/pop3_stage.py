@@ -1,6 +1,7 @@
 """What POP3 transcripts are played on: the real session over a maildrop that exists in memory only.
 
-Options (`!with`): style, host, idle, login (seconds), errors, failures, tls=on (offered; the handshake needs a socket).
+Options (`!with`): style, host, idle, login (seconds), errors, failures, tls=on (offered; the handshake needs a socket)
+and those of `login_stage`.
 Directives:
     !network network [right ...]   names a network with just these rights
     !letter octets          a letter (escapes as in C+)
@@ -34,15 +35,18 @@ from posthouse.net.wire import Wire
 from posthouse.observe.log import QuietLog
 from posthouse.policy.access import Access
 from posthouse.pop3.maildrop import EIGHT_BIT, RETRIEVED
-from posthouse.ports.directory import Directory
+from posthouse.ports.directory import Candidates, Directory, Opened
 from posthouse.ports.store import Account, Letter, Maildrop, Missing, Network, Store
 from posthouse.ports.system import Observer
 from posthouse.servers.pop3 import Pop3Server
 from tests.certificates import any_tls
+from tests.login_stage import candidates, service
+from tests.smtp_stage import StillClock
 from tests.transcript_runner import MemoryTransport, Session, unescape
 
 ADDRESS = "test@x.mail"
 PASSWORD = "secret word"
+PASSWORDS = (PASSWORD, "secret", "пароль")
 INBOX = 7
 
 
@@ -146,12 +150,20 @@ class OneAccount:
 
     store: MemoryStore
 
-    async def authenticate(self, login: str, password: str) -> Account | None:
+    async def _named(self, login: str) -> Account | None:
         await asyncio.sleep(0)
         self.store.fail("login")
-        if login not in (ADDRESS, "test") or password not in (PASSWORD, "secret", "пароль"):
-            return None
-        return Account(1, ADDRESS, "", INBOX)
+        return Account(1, ADDRESS, "", INBOX) if login in (ADDRESS, "test") else None
+
+    async def authenticate(self, login: str, password: str, protocol: str = "") -> Opened | None:
+        account = await self._named(login)
+        return Opened(account) if account is not None and password in PASSWORDS else None
+
+    async def candidates(self, login: str, protocol: str = "") -> Candidates:
+        return candidates(await self._named(login), PASSWORDS)
+
+    async def note(self, opened: Opened) -> None:
+        return None
 
 
 class Pop3Stage:
@@ -175,11 +187,13 @@ class Pop3Stage:
 
     def build(self, options: dict[str, str]) -> Pop3Server:
         defaults = Pop3Limits()
+        directory = cast(Directory, OneAccount(self.store))
+        logins = service(directory, StillClock(), QuietLog(), options, options.get("host", "x.mail"))
         return Pop3Server(
             host=options.get("host", "x.mail"),
             store=cast(Store, self.store),
             access=Access(self.store, SystemClock()),
-            directory=cast(Directory, OneAccount(self.store)),
+            logins=logins,
             log=QuietLog(),
             observer=self.observer,
             limits=Pop3Limits(

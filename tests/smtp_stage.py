@@ -3,7 +3,7 @@
 Two domains stand ready: x.mail with test, test2 and postmaster, and foo.com with Jones, Brown and Crispin (of RFC 5321
 appendix D); every password is `secret`. The clock stands still unless it is moved.
 Options (`!with`): mode (smtp, submission, lmtp), style, bare_lf, bare_lf_trusted, sender, login=off, host, tls=on
-(offered; the handshake needs a socket) and any limit by its name.
+(offered; the handshake needs a socket), any limit by its name, and those of `login_stage`.
 Directives:
     !network network [right ...]      names a network; `-right` takes one away from what is usual
     !grant login sender               lets a login name that sender
@@ -35,10 +35,12 @@ from posthouse.mail.reply import Fault, Unavailable
 from posthouse.mta.reception import Reception
 from posthouse.observe.log import Log, QuietLog
 from posthouse.policy.access import EVERYBODY, Access
+from posthouse.ports.directory import Candidates, Opened
 from posthouse.ports.store import Account, Delivered, Delivery, Draft, Network, Store
 from posthouse.ports.system import Observer
 from posthouse.servers.smtp import SmtpServer
 from tests.certificates import any_tls
+from tests.login_stage import candidates, service
 from tests.transcript_runner import Session, unescape
 
 PASSWORD = "secret"
@@ -136,6 +138,7 @@ class MemoryMail:
     faults: dict[str, Fault] = field(default_factory=dict)
     last: Stored | None = None
     named: tuple[Network, ...] = ()
+    noted: list[str] = field(default_factory=list)
 
     def networks(self) -> tuple[Network, ...]:
         return self.named
@@ -181,10 +184,19 @@ class MemoryMail:
     async def find(self, address: Address) -> Account | None:
         return self.accounts.get(address.key if address.domain else f"{address.key}@x.mail")
 
-    async def authenticate(self, login: str, password: str) -> Account | None:
+    def _named(self, login: str) -> Account | None:
         self.fail("login")
-        account = self.accounts.get(login.lower() if "@" in login else f"{login.lower()}@x.mail")
-        return account if password == PASSWORD else None
+        return self.accounts.get(login.lower() if "@" in login else f"{login.lower()}@x.mail")
+
+    async def authenticate(self, login: str, password: str, protocol: str = "") -> Opened | None:
+        account = self._named(login)
+        return Opened(account) if account is not None and password == PASSWORD else None
+
+    async def candidates(self, login: str, protocol: str = "") -> Candidates:
+        return candidates(self._named(login), [PASSWORD])
+
+    async def note(self, opened: Opened) -> None:
+        self.noted.append(opened.app)
 
 
 class SmtpStage:
@@ -231,7 +243,7 @@ class SmtpStage:
                 sender=options.get("sender", "refuse"),
             ),
             access=Access(self.mail, self.clock),
-            directory=self.mail,
+            logins=service(self.mail, self.clock, self.log, options, host),
             clock=self.clock,
             log=self.log,
             resolver=self.resolver,

@@ -12,7 +12,7 @@ from posthouse.mail.reply import Reply, Smtp, Style
 from posthouse.smtp.client import Answer, Answered, Extensions, SmtpClientCore, Stuffer
 from posthouse.smtp.commands import Auth, Data, Ehlo, Mail, Quit, Rcpt
 from posthouse.smtp.rules import Mode
-from posthouse.smtp.server import ContentArrived, DataEnded, LoginAsked, Settled, SmtpServerCore
+from posthouse.smtp.server import ContentArrived, DataEnded, LoginStep, Settled, SmtpServerCore
 
 
 class Line:
@@ -46,7 +46,7 @@ class Line:
             return self.server.hello(event)
         if isinstance(event, DataEnded):
             return event.failure or Smtp.QUEUED.fill(id="1", seconds="0.016")
-        replies = {LoginAsked: Smtp.AUTH_OK, Mail: Smtp.SENDER_OK, Rcpt: Smtp.RCPT_OK, Data: Smtp.START_DATA}
+        replies = {LoginStep: Smtp.AUTH_OK, Mail: Smtp.SENDER_OK, Rcpt: Smtp.RCPT_OK, Data: Smtp.START_DATA}
         return replies.get(type(event), Smtp.GOODBYE.fill(host="x.mail"))
 
     def _deliver_back(self, octets: bytes) -> list[Answer]:

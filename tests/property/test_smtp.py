@@ -21,7 +21,7 @@ from posthouse.smtp.server import (
     ChunkEnded,
     ContentArrived,
     DataEnded,
-    LoginAsked,
+    LoginStep,
     Settled,
     SmtpServerCore,
 )
@@ -215,8 +215,9 @@ def answer(event: object) -> list[Reply]:
         return [event.reply]
     if isinstance(event, DataEnded | ChunkEnded):
         return [event.failure or Smtp.QUEUED]
-    if isinstance(event, LoginAsked):
-        return [Smtp.AUTH_OK if event.credentials.password == "secret" else Smtp.AUTH_FAILED]
+    if isinstance(event, LoginStep):
+        asks = event.mechanism == "LOGIN" or event.response in (None, b"test")
+        return [Smtp.AUTH_PROMPT if asks else Smtp.AUTH_OK]
     return [Smtp.START_DATA if type(event).__name__ == "Data" else Smtp.SENDER_OK]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
 import json
 import os
@@ -62,10 +63,12 @@ class Shell:
         async def work() -> str | None:
             store = open_store(self.data, serve=False)
             credentials = Credentials(AccountSettings(), SystemClock(), SystemRandom())
-            account = await AccountDirectory(store, credentials).authenticate(name, password)
+            directory = AccountDirectory(store, credentials)
+            opened = await directory.authenticate(name, password)
+            await directory.close()
             credentials.close()
             await store.close()
-            return None if account is None else account.address
+            return None if opened is None else opened.account.address
 
         return asyncio.run(work())
 
@@ -371,3 +374,60 @@ def test_a_hundred_accounts_take_no_minutes(shell: Shell) -> None:
     begin = time.monotonic()
     assert shell("account", "add", *addresses, "--password-stdin", stdin=b"p").code == 0
     assert time.monotonic() - begin < 30
+
+
+def test_app_passwords(filled: Shell) -> None:
+    made = filled("account", "app-password", "add", "test@x.mail", "phone", "--for", "pop3", "--json").json
+    [one] = made["app_passwords"]
+    assert (one["address"], one["name"], one["protocols"]) == ("test@x.mail", "phone", ["pop3"])
+    assert filled.login("test", one["password"]) == "test@x.mail"
+    shown = filled("account", "app-password", "add", "test@x.mail", "printer")
+    assert shown.code == 0 and len(shown.out.strip()) == 29
+    [phone, printer] = filled("account", "app-password", "list", "test@x.mail", "--json").json["app_passwords"]
+    assert phone["used"] is not None and printer["used"] is None and printer["protocols"] == ["all"]
+    assert "password" not in phone
+    listed = filled("account", "app-password", "list", "test@x.mail").out.splitlines()
+    assert [line.split()[:2] for line in listed] == [["NAME", "FOR"], ["phone", "pop3"], ["printer", "all"]]
+    revoked = filled("account", "app-password", "revoke", "test@x.mail", "phone")
+    assert revoked == (0, "Revoked the app password phone of test@x.mail.\n", "")
+    assert filled.login("test", one["password"]) is None
+
+
+def test_app_passwords_that_cannot_be(filled: Shell) -> None:
+    group = ("account", "app-password")
+    assert filled(*group, "add", "test@x.mail", "phone").code == 0
+    assert filled(*group, "add", "test@x.mail", "phone").code == Exit.CANNOT_CREATE
+    assert filled(*group, "add", "nobody@x.mail", "phone").code == Exit.NO_USER
+    assert filled(*group, "add", "test@x.mail", "fax", "--for", "fax").code == Exit.DATA
+    assert filled(*group, "revoke", "test@x.mail", "tablet").code == Exit.NO_USER
+    failed = filled(*group, "revoke", "test@x.mail", "tablet", "--json").json
+    assert failed["ok"] is False and "app-password list" in failed["error"]
+
+
+def test_hashes_of_another_server(filled: Shell) -> None:
+    """hMailServer's salted SHA-256 and Dovecot's MD5, each for its own address."""
+    salted = "a1b2c3" + hashlib.sha256(b"a1b2c3one").hexdigest()
+    lines = f"{salted}\n{{PLAIN-MD5}}{hashlib.md5(b'two').hexdigest()}\n".encode()
+    assert filled("account", "add", "a@x.mail", "b@x.mail", "--hash-stdin", stdin=lines).code == 0
+    for _ in range(2):
+        assert filled.login("a", "one") == "a@x.mail" and filled.login("b", "two") == "b@x.mail"
+        assert filled.login("a", "two") is None
+    assert filled("account", "passwd", "a@x.mail", "--hash-stdin", stdin=lines.splitlines()[1]).code == 0
+    assert filled.login("a", "two") == "a@x.mail"
+    assert filled("account", "add", "c@x.mail", "d@x.mail", "--hash-stdin", stdin=b"one").code == Exit.USAGE
+    bad = filled("account", "add", "c@x.mail", "--hash-stdin", stdin=b"{PLAIN}secret")
+    assert bad.code == Exit.DATA and "--password-stdin" in bad.err and "secret" not in bad.err
+    both = filled("account", "add", "c@x.mail", "--hash-stdin", "--password-stdin", stdin=b"x")
+    assert both.code == Exit.USAGE
+
+
+def test_recoverable_passwords_leave_one_key(shell: Shell) -> None:
+    (shell.data / "posthouse.toml").write_text(CHEAP + 'recoverable_passwords = "on"\n')
+    assert shell("domain", "add", "x.mail").code == 0
+    assert shell("account", "add", "test@x.mail", "--password-stdin", stdin=b"secret\n").code == 0
+    key = shell.data / "passwords.key"
+    assert key.stat().st_mode & 0o777 == 0o600
+    before = key.read_bytes()
+    assert shell("account", "passwd", "test@x.mail", "--password-stdin", stdin=b"other\n").code == 0
+    assert key.read_bytes() == before
+    assert b"other" not in (shell.data / "posthouse.db").read_bytes()

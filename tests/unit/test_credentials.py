@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from posthouse.accounts import credentials as module
-from posthouse.accounts.credentials import BadPassword, Credentials, prepare
+from posthouse.accounts.credentials import BadPassword, Credentials, Verdict, prepare
 from posthouse.config.schema import AccountSettings
 from posthouse.mail.reply import Fault, Unavailable
 
@@ -183,7 +183,7 @@ async def test_too_many_logins_at_once_are_put_off(clock: StillClock, monkeypatc
             await made.verify("late@x.mail", late, "p")
         assert caught.value.fault is Fault.BUSY
     held.go.set()
-    assert await asyncio.gather(*waiting) == [True] * 3
+    assert await asyncio.gather(*waiting) == [Verdict.VERIFIED] * 3
     assert await made.verify("late@x.mail", stored, "p")
     made.close()
 
@@ -200,7 +200,7 @@ async def test_the_same_login_many_times_at_once_is_one_hash(
     held.go.set()
     results = await asyncio.gather(*waiting, return_exceptions=True)
     assert isinstance(results[0], asyncio.CancelledError)
-    assert results[1:] == [True] * 49
+    assert results[1:] == [Verdict.VERIFIED] * 49
     assert made.hashed == 1
     assert made._pending == 0
     made.close()

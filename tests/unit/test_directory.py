@@ -68,8 +68,8 @@ async def test_accounts_are_found_in_every_form(filled: AccountDirectory) -> Non
 
 async def test_logins(filled: AccountDirectory) -> None:
     for login in ("test@x.mail", "Test@X.Mail", "test", "TEST"):
-        account = await filled.authenticate(login, "secret")
-        assert account is not None and account.address == "test@x.mail", login
+        opened = await filled.authenticate(login, "secret")
+        assert opened is not None and opened.account.address == "test@x.mail" and not opened.app, login
     assert await filled.authenticate("анна@пример.рф", "тайна") is not None
     for login, password in [
         ("test", "Secret"),
@@ -114,6 +114,7 @@ async def test_an_old_hash_is_renewed_at_a_login(filled: AccountDirectory, store
     assert await directory.authenticate("test", "wrong") is None
     assert store.account_table["test@x.mail"].password.startswith("$argon2id$v=19$m=64,")
     assert await directory.authenticate("test", "secret") is not None
+    await directory.close()
     assert store.account_table["test@x.mail"].password.startswith("$argon2id$v=19$m=128,")
     assert await directory.authenticate("test", "secret") is not None
     stronger.close()
@@ -133,6 +134,7 @@ async def test_a_renewed_hash_never_undoes_a_change(
 
     monkeypatch.setattr(Credentials, "hash", slowly)
     assert await directory.authenticate("test", "secret") is not None
+    await directory.close()
     assert store.account_table["test@x.mail"].password == "changed"
     stronger.close()
 
@@ -146,7 +148,9 @@ async def test_a_hash_that_cannot_be_renewed_is_no_failed_login(
         raise Unavailable(Fault.FULL)
 
     monkeypatch.setattr(store, "set_password", full)
-    assert await AccountDirectory(store.port, stronger).authenticate("test", "secret") is not None
+    directory = AccountDirectory(store.port, stronger)
+    assert await directory.authenticate("test", "secret") is not None
+    await directory.close()
     stronger.close()
 
 

@@ -1,6 +1,7 @@
 """Passwords: how they are hashed, verified off the event loop, and remembered for a while once they were right.
 
-A stored password is an argon2id hash in PHC string form (RFC 9106). Verifying costs 19 MiB and some 20 ms of a
+A stored password is an argon2id hash in PHC string form (RFC 9106), or for a while one that another server made
+(`foreign`). Verifying costs 19 MiB and some 20 ms of a
 core, so it runs in a few threads behind a bounded queue; a program that looks for mail every minute is spared by
 a cache of verified logins.
 
@@ -18,15 +19,18 @@ import unicodedata
 from base64 import b64encode
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from enum import IntEnum
 from hashlib import blake2b
 from typing import Any, Final, TypeVar
 
 from argon2 import Type, exceptions, extract_parameters
 from argon2.low_level import error_to_str, hash_secret, verify_secret
 
+from posthouse.accounts import foreign
 from posthouse.config.schema import AccountSettings
 from posthouse.mail.reply import Fault, Unavailable
 from posthouse.ports.system import Clock, Random
+from posthouse.sasl.prepare import opaque
 
 LONGEST: Final = 1000  # octets of a password; RFC 4616 §2 lets a server set such a bound, and a hash must end
 SALT: Final = 16  # octets; RFC 9106 §3.1
@@ -39,16 +43,21 @@ _OUR_FAULT: Final = frozenset({error_to_str(-22), error_to_str(-33)})  # no memo
 T = TypeVar("T")
 
 
+class Verdict(IntEnum):
+    """What a verification came to. Only WRONG is false."""
+
+    WRONG = 0
+    REMEMBERED = 1  # it was verified not long ago
+    VERIFIED = 2
+
+
 class BadPassword(ValueError):
     """A password that cannot be set. The text says why, and what to do."""
 
 
 def prepare(password: str) -> bytes | None:
     """The octets that are hashed, or None for what can be nobody's password (empty or too long)."""
-    if not password.isascii():
-        password = "".join(" " if unicodedata.category(c) == "Zs" else c for c in password[: LONGEST + 1])
-        password = unicodedata.normalize("NFC", password)
-    octets = password.encode("utf-8", "replace")
+    octets = opaque(password[: LONGEST + 1]).encode("utf-8", "replace")
     return octets if 0 < len(octets) <= LONGEST else None
 
 
@@ -103,6 +112,16 @@ class Credentials:
         self.hashed = 0  # verifications that were not answered by the cache
 
     @property
+    def clock(self) -> Clock:
+        """The clock of the cache."""
+        return self._clock
+
+    @property
+    def random(self) -> Random:
+        """Where salts come from."""
+        return self._random
+
+    @property
     def together(self) -> int:
         """How many hashes may be asked for at once without any being refused."""
         return self._most
@@ -114,39 +133,40 @@ class Credentials:
         salt, tag = self._random.octets(SALT), self._random.octets(TAG)
         return f"$argon2id$v=19${parameters}${_base64(salt)}${_base64(tag)}"
 
-    async def verify(self, account: str, stored: str, password: str) -> bool:
-        """Whether the password is the one behind the `stored` hash of the account.
+    async def verify(self, account: str, stored: str, password: str) -> Verdict:
+        """Whether the password is the one behind the `stored` hash of the account, and whether we remembered it.
 
         An empty `stored`, for an account that does not exist or has no password, costs the same time and is never
         true. Raises Unavailable(BUSY) when too many verifications are waiting.
         """
         secret = prepare(password)
-        genuine = secret is not None and stored.startswith("$argon2id$")
+        genuine = secret is not None and (stored.startswith("$argon2id$") or foreign.known(stored))
         if not genuine:
             stored, secret = self._dummy, secret or b"-"
         assert secret is not None
         digest = self._digest(account, stored, secret)
         if digest in self._cache:
             if self._cache[digest] > self._clock.monotonic():
-                return True
+                return Verdict.REMEMBERED
             del self._cache[digest]
         right = await self._verify_once(digest, stored, secret)
-        if right and genuine:
-            self._remember(digest)
-        return right and genuine
+        if not right or not genuine:
+            return Verdict.WRONG
+        self._remember(digest)
+        return Verdict.VERIFIED
 
     async def _verify_once(self, digest: bytes, stored: str, secret: bytes) -> bool:
         """Verifies in a thread; who asks the same at the same time shares the answer."""
         running = self._running.get(digest)
         if running is None:
             self.hashed += 1
-            running = self._in_thread(lambda: _matches(stored, secret))
+            running = self.in_thread(lambda: _matches(stored, secret))
             self._running[digest] = running
             running.add_done_callback(lambda _: self._running.pop(digest, None))
         return await asyncio.shield(running)
 
-    def _in_thread(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """Starts work in a thread, or raises Unavailable(BUSY) when as much is waiting as may."""
+    def in_thread(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """Starts expensive work in a thread, or raises Unavailable(BUSY) when as much is waiting as may."""
         if self._pending >= self._most:
             raise Unavailable(Fault.BUSY, f"{self._pending} passwords are waiting to be verified")
         future = asyncio.get_running_loop().run_in_executor(self._pool, work)
@@ -182,7 +202,7 @@ class Credentials:
         """The hash under which a new password is stored. Raises BadPassword, Unavailable(BUSY)."""
         secret = check_new(password)
         salt = self._random.octets(SALT)
-        return await self._in_thread(lambda: self._hash(secret, salt))
+        return await self.in_thread(lambda: self._hash(secret, salt))
 
     def _hash(self, secret: bytes, salt: bytes) -> str:
         settings = self._settings
@@ -197,11 +217,13 @@ class Credentials:
         ).decode("ascii")
 
     def is_old(self, stored: str) -> bool:
-        """Whether a stored hash was made with other parameters than those set now."""
+        """Whether a stored hash was made with other parameters than those set now, or by another scheme."""
         settings = self._settings
         memory, passes, lanes = settings.hash_memory // 1024, settings.hash_passes, settings.hash_lanes
         if stored.startswith(f"$argon2id$v=19$m={memory},t={passes},p={lanes}$"):
-            return False  # the usual case, at every login; taking the hash apart costs ten times as much
+            return False
+        if foreign.known(stored):
+            return True
         try:
             found = extract_parameters(stored)
         except exceptions.InvalidHashError:
@@ -209,11 +231,14 @@ class Credentials:
         return (found.memory_cost, found.time_cost, found.parallelism) != (memory, passes, lanes)
 
     def close(self) -> None:
-        """Ends the threads; who still waits is cancelled."""
+        """Ends the threads; who still waits is cancelled, and who comes later is told to come back."""
+        self._most = 0
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _matches(stored: str, secret: bytes) -> bool:
+    if foreign.known(stored):
+        return foreign.matches(stored, secret)
     try:
         return verify_secret(stored.encode("ascii", "replace"), secret, Type.ID)
     except exceptions.VerificationError as error:

@@ -8,19 +8,23 @@ plain texts.
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from posthouse.accounts import apps, foreign
 from posthouse.accounts.credentials import Credentials, check_new
+from posthouse.accounts.logins import Logins
 from posthouse.mail.address import Address, AddressError, domain_key, domain_text, parse_domain
 from posthouse.mail.reply import Unavailable
 from posthouse.observe.audit import Record, no_record
-from posthouse.ports.store import Account, Conflict, Domain, Missing, Store
+from posthouse.ports.directory import Candidates, Opened
+from posthouse.ports.store import Account, Conflict, Credential, Domain, Kept, Missing, Store
 
 POSTMASTER: Final = "postmaster"  # RFC 5321 §4.5.1: this name receives mail in every domain, in any case
-LONGEST_LOGIN: Final = 320  # characters; a local part of 64, an @ and a domain of 255
+APP_NAME: Final = 60  # characters of an app password's name
 _NUMBER: Final = re.compile(r"\d+")
 
 
@@ -40,7 +44,7 @@ class Added:
 class AccountDirectory:
     """The directory of one store (`ports.Directory`), with the services of administration."""
 
-    __slots__ = ("_credentials", "_postmaster", "_quota", "_record", "_store")
+    __slots__ = ("_credentials", "_logins", "_postmaster", "_quota", "_record", "_store")
 
     def __init__(
         self,
@@ -50,11 +54,14 @@ class AccountDirectory:
         quota: int = 0,
         postmaster: str = "",
         record: Record = no_record,
+        logins: Logins | None = None,
     ) -> None:
         """`quota` is what a new account gets; `postmaster` is the key of the account that has the letters to
-        postmaster where no account of that name exists, empty for none; `record` writes changes down."""
+        postmaster where no account of that name exists, empty for none; `record` writes changes down. `logins`
+        outlives a reload."""
         self._store = store
         self._credentials = credentials
+        self._logins = logins or Logins(store, credentials, credentials.clock)
         self._quota = quota
         self._postmaster = postmaster
         self._record = record
@@ -93,39 +100,22 @@ class AccountDirectory:
         domains = await self._store.domains()
         return await self.find(Address(POSTMASTER, domains[0].name)) if domains else None
 
-    async def authenticate(self, login: str, password: str) -> Account | None:
-        """The account that a login name and a password open, or None, after the same time whatever is wrong.
+    async def authenticate(self, login: str, password: str, protocol: str = "") -> Opened | None:
+        """What a login name and password open, or None, after the same time whatever is wrong. Raises
+        Unavailable(BUSY) when too many verifications are waiting."""
+        return await self._logins.authenticate(login, password, protocol)
 
-        Raises Unavailable(BUSY) when too many verifications are waiting. A hash that was made with older
-        parameters is renewed on this occasion.
-        """
-        account = await self._named(login)
-        stored = "" if account is None else account.password
-        name = login[:LONGEST_LOGIN] if account is None else account.address
-        if not await self._credentials.verify(name, stored, password) or account is None:
-            return None
-        if self._credentials.is_old(stored):
-            await self._renew(account, password)
-        return account
+    async def candidates(self, login: str, protocol: str = "") -> Candidates:
+        """What may open a login name by a mechanism that does not send the password. Raises Unavailable."""
+        return await self._logins.candidates(login, protocol)
 
-    async def _named(self, login: str) -> Account | None:
-        if len(login) > LONGEST_LOGIN:
-            return None
-        try:
-            if "@" in login:
-                return await self._store.find_account(Address.parse(login).key)
-            found = await self._store.find_local_part(Address(login, "").key)
-        except AddressError:
-            return None
-        return found[0] if len(found) == 1 else None
+    async def note(self, opened: Opened) -> None:
+        """Notes that a login by candidates succeeded."""
+        await self._logins.note(opened)
 
-    async def _renew(self, account: Account, password: str) -> None:
-        """Hashes the password anew. That may fail without harm: the next login tries again."""
-        try:
-            renewed = await self._credentials.hash(password)
-            await self._store.set_password(account.address, renewed, expected=account.password)
-        except (Unavailable, Missing, ValueError):
-            return
+    async def close(self) -> None:
+        """Waits for what is under way behind the logins."""
+        await self._logins.close()
 
     # Administration
 
@@ -165,30 +155,41 @@ class AccountDirectory:
         assert added.account is not None
         return added.account
 
-    async def add_accounts(self, wanted: Sequence[tuple[str, str]], quota: int | None = None) -> list[Added]:
-        """Adds many accounts, pairs of address and password; one that cannot be added does not stop the others.
+    async def add_accounts(
+        self, wanted: Sequence[tuple[str, str]], quota: int | None = None, *, hashed: bool = False
+    ) -> list[Added]:
+        """Adds many accounts, pairs of address and password, or with `hashed` of address and the hash that another
+        server made; one that cannot be added does not stop the others.
 
-        Every name and password is checked before the first account is added: raises BadName or BadPassword then.
+        Every name and password is checked before the first account is added: raises BadName, BadPassword or BadHash
+        then.
         """
         keys = [account_name(address) for address, _ in wanted]
-        for _, password in wanted:
-            check_new(password)
         limit = self._quota if quota is None else quota
+        makers = [self._maker(key, secret, hashed=hashed) for key, (_, secret) in zip(keys, wanted, strict=True)]
         results: list[Added] = []
         for start in range(0, len(wanted), self._credentials.together):
-            stop = start + self._credentials.together
-            part = zip(keys[start:stop], wanted[start:stop], strict=True)
-            results += await asyncio.gather(*(self._add(key, password, limit) for key, (_, password) in part))
+            part = slice(start, start + self._credentials.together)
+            jobs = (self._add(key, make, limit) for key, make in zip(keys[part], makers[part], strict=True))
+            results += await asyncio.gather(*jobs)
         return results
 
-    async def _add(self, key: str, password: str, quota: int) -> Added:
+    def _maker(self, key: str, secret: str, *, hashed: bool) -> Callable[[], Awaitable[tuple[str, Kept | None]]]:
+        """What makes the hash of an account, called only once it is certain that the account can be added."""
+        if hashed:
+            return functools.partial(_as_it_is, foreign.read(secret))
+        check_new(secret)
+        return functools.partial(self._logins.keep, key, secret)
+
+    async def _add(self, key: str, make: Callable[[], Awaitable[tuple[str, Kept | None]]], quota: int) -> Added:
         try:
             # Asked first: a hash costs a thousand times as much as a look-up.
             if await self._store.find_account(key) is not None:
                 return Added(key, problem=_exists(key))
             if await self._store.find_domain(key.rpartition("@")[2]) is None:
                 return Added(key, problem=Missing(_no_domain(key.rpartition("@")[2])))
-            account = await self._store.add_account(key, await self._credentials.hash(password), quota)
+            password, kept = await make()
+            account = await self._store.add_account(key, password, quota, kept=kept)
         except Conflict:
             return Added(key, problem=_exists(key))
         except (Missing, Unavailable) as problem:
@@ -202,8 +203,9 @@ class AccountDirectory:
         key = account_name(address)
         if await self._store.find_account(key) is None:
             raise Missing(_no_account(key))
+        hashed, kept = await self._logins.keep(key, password)
         try:
-            await self._store.set_password(key, await self._credentials.hash(password))
+            await self._store.set_password(key, hashed, kept=kept)
         except Missing:
             raise Missing(_no_account(key)) from None
         self._record("password_changed", account=key)
@@ -242,6 +244,64 @@ class AccountDirectory:
             raise Missing(_no_account(key))
         return found
 
+    async def set_hash(self, address: str, text: str) -> str:
+        """Gives an account the hash that another server made; returns its address. Raises BadName, BadHash, Missing,
+        Unavailable."""
+        key, stored = account_name(address), foreign.read(text)
+        try:
+            await self._store.set_password(key, stored)
+        except Missing:
+            raise Missing(_no_account(key)) from None
+        return key
+
+    # App passwords
+
+    async def add_app_password(self, address: str, name: str, protocols: Sequence[str] = ()) -> tuple[str, str]:
+        """Makes an app password; returns the account's address and the password, which nobody is shown again. Raises
+        BadName, Conflict, Missing, Unavailable."""
+        account = await self._account(address)
+        name = app_name(name)
+        for protocol in protocols:
+            if protocol not in apps.PROTOCOLS:
+                raise BadName(f'"{protocol}" is no protocol. There are {", ".join(apps.PROTOCOLS)}.')
+        taken = [one.name for one in await self._store.credentials(account.id) if one.name]
+        if len(taken) >= apps.MOST:
+            raise Conflict(f"{account.address} has {len(taken)} app passwords. Revoke one that is not used any more.")
+        password = apps.make(self._credentials.random)
+        wanted = ",".join(one for one in apps.PROTOCOLS if one in protocols)
+        try:
+            credential = await self._logins.app_credential(account, name, wanted, password)
+            await self._store.add_credential(account.address, credential)
+        except Conflict:
+            raise Conflict(f'{account.address} has an app password "{name}" already. Choose another name.') from None
+        except Missing:
+            raise Missing(_no_account(account.address)) from None
+        return account.address, password
+
+    async def app_passwords(self, address: str) -> tuple[str, list[Credential]]:
+        """The app passwords of an account, the oldest first, and its address. Raises BadName, Missing."""
+        account = await self._account(address)
+        return account.address, [one for one in await self._store.credentials(account.id) if one.name]
+
+    async def revoke_app_password(self, address: str, name: str) -> str:
+        """Takes an app password back: the next login with it fails. Returns the account's address. Raises BadName,
+        Missing."""
+        account = await self._account(address)
+        name = app_name(name)
+        try:
+            await self._store.remove_credential(account.address, name)
+        except Missing:
+            text = f'{account.address} has no app password "{name}".'
+            raise Missing(f"{text} posthouse account app-password list {account.address} shows them.") from None
+        return account.address
+
+    async def _account(self, address: str) -> Account:
+        key = account_name(address)
+        account = await self._store.find_account(key)
+        if account is None:
+            raise Missing(_no_account(key))
+        return account
+
     async def remove_account(self, address: str) -> int:
         """Removes an account with all its mail; returns how many letters that were. Raises BadName, Missing, and
         Conflict while a program reads its mail."""
@@ -263,6 +323,19 @@ class AccountDirectory:
         if await self._store.find_domain(key) is None:
             raise Missing(_no_domain(key))
         return await self._store.accounts(key)
+
+
+async def _as_it_is(stored: str) -> tuple[str, Kept | None]:
+    """A hash that another server made: nothing else can be kept of a password that nobody knows."""
+    return stored, None
+
+
+def app_name(name: str) -> str:
+    """The name of an app password, without blanks around it. Raises BadName."""
+    name = " ".join(name.split())
+    if not 0 < len(name) <= APP_NAME or not name.isprintable():
+        raise BadName(f"The name of an app password has 1 to {APP_NAME} printable characters, such as phone.")
+    return name
 
 
 def domain_name(name: str) -> str:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from posthouse.accounts.credentials import Credentials
 from posthouse.accounts.directory import AccountDirectory
+from posthouse.accounts.kept import Vault
+from posthouse.accounts.logins import Logins
 from posthouse.app.certificates import CertificateKeeper
 from posthouse.config.schema import IMPLICIT_TLS, Config, ListenerSettings
 from posthouse.mail.reply import Pop3, Smtp, Style
@@ -22,6 +24,7 @@ from posthouse.observe.log import Log
 from posthouse.policy.access import Access
 from posthouse.ports.store import Store
 from posthouse.ports.system import Clock, Endpoint, Observer, Random
+from posthouse.servers.login import LoginService
 from posthouse.servers.pop3 import Pop3Server
 from posthouse.servers.smtp import SmtpServer
 from posthouse.store import Options, open_store
@@ -60,6 +63,7 @@ class App:
         self._store: Store | None = None
         self._access: Access | None = None
         self._credentials: Credentials | None = None
+        self._logins: Logins | None = None
         self._directory: AccountDirectory | None = None
         self._certificates = CertificateKeeper(data, self._clock, log, self._domains)
 
@@ -90,9 +94,14 @@ class App:
         )
         self._access = Access(self._store, self._clock)
         self._credentials = Credentials(config.accounts, self._clock, self._random)
-        self._directory = AccountDirectory(
-            self._store, self._credentials, quota=config.accounts.quota, postmaster=config.accounts.postmaster
+        self._logins = Logins(
+            self._store,
+            self._credentials,
+            self._clock,
+            scram=config.accounts.scram == "on",
+            vault=Vault(self._data, self._random) if config.accounts.recoverable_passwords == "on" else None,
         )
+        self._directory = self._make_directory(config)
         try:
             await self._certificates.configure(config)
             return await self._listen(config)
@@ -104,10 +113,7 @@ class App:
         """Takes a new configuration: new sessions follow it, running ones end as they began. Listeners that are no
         longer named stop accepting, new ones start; one that cannot is logged and left out."""
         self._config = config
-        assert self._store is not None and self._credentials is not None, "the app is started"
-        self._directory = AccountDirectory(
-            self._store, self._credentials, quota=config.accounts.quota, postmaster=config.accounts.postmaster
-        )
+        self._directory = self._make_directory(config)
         self._sessions.most = config.server.connections
         self._resolver.close()
         self._resolver = DnsResolver(config.dns)
@@ -131,6 +137,16 @@ class App:
                     self._log.error("listener_failed", protocol=settings.protocol, reason=str(error))
         self._log.info("reloaded", listeners=len(self._listeners))
 
+    def _make_directory(self, config: Config) -> AccountDirectory:
+        assert self._store is not None and self._credentials is not None, "the app is started"
+        return AccountDirectory(
+            self._store,
+            self._credentials,
+            quota=config.accounts.quota,
+            postmaster=config.accounts.postmaster,
+            logins=self._logins,
+        )
+
     async def stop(self) -> None:
         """Stops accepting, lets running sessions end, closes the store. Harmless when called again."""
         cut = await self._sessions.stop(self._config.server.stop_timeout)
@@ -141,6 +157,9 @@ class App:
             self._log.warning("sessions_cut_off", count=cut, seconds=self._config.server.stop_timeout)
         await self._certificates.stop()
         self._resolver.close()
+        if self._logins is not None:
+            await self._logins.close()
+            self._logins = None
         if self._credentials is not None:
             self._credentials.close()
             self._credentials = None
@@ -175,6 +194,7 @@ class App:
         host = config.server.hostname or machine_name()
         style = Style(config.server.style)
         tls = self._certificates.tls
+        logins = LoginService(directory, config.accounts, self._clock, self._random, self._log, host=host)
         reception = Reception(
             store,
             directory,
@@ -194,7 +214,7 @@ class App:
                     style=style,
                     reception=reception,
                     access=access,
-                    directory=directory,
+                    logins=logins,
                     clock=self._clock,
                     log=self._log,
                     resolver=self._resolver,
@@ -210,7 +230,7 @@ class App:
             host=host,
             store=store,
             access=access,
-            directory=directory,
+            logins=logins,
             log=self._log,
             observer=self._observer,
             limits=config.pop3.limits,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from posthouse.cli.appwords import app_password
 from posthouse.cli.exits import Exit, Problem, Verb, finish, print_json
 from posthouse.cli.invocation import Invocation, explained
 from posthouse.cli.mailstore import run
@@ -41,9 +42,14 @@ def account() -> None:
     \b
     posthouse account add anna@example.org
     posthouse account add anna@example.org boris@example.org --password-stdin < passwords.txt
+    posthouse account add anna@example.org boris@example.org --hash-stdin < hashes.txt
     posthouse account passwd anna@example.org
+    posthouse account app-password add anna@example.org phone
     posthouse account list example.org
     """
+
+
+account.add_command(app_password)
 
 
 @domain.command("add", cls=Verb)
@@ -104,24 +110,36 @@ def domain_remove(invocation: Invocation, names: Sequence[str], as_json: bool) -
 @click.option(
     "--password-stdin", is_flag=True, help="Read the password from standard input: one line for all, or one each."
 )
+@click.option(
+    "--hash-stdin", is_flag=True, help="Read from standard input the hashes that another server made, one line each."
+)
 @click.option("--quota", metavar="SIZE", help="How much mail it may hold, such as 500M; 0 for no limit.")
 @_json
 @click.pass_obj
 def account_add(
-    invocation: Invocation, addresses: Sequence[str], password_stdin: bool, quota: str | None, as_json: bool
+    invocation: Invocation,
+    addresses: Sequence[str],
+    password_stdin: bool,
+    hash_stdin: bool,
+    quota: str | None,
+    as_json: bool,
 ) -> None:
     """Give somebody a mailbox.
 
     Several addresses may be given; one that cannot be added does not stop the others. With --password-stdin there is
     either one line, the password of all of them, or one line for each, in their order.
+
+    With --hash-stdin people keep the passwords they had: bcrypt, SHA-crypt, {SCHEME} hashes of Dovecot, those of
+    hMailServer, MD5 and SHA. Each is replaced by a better one at the first login.
     """
 
     def action() -> int:
         limit = _quota(quota)
-        passwords = _passwords(addresses, stdin=password_stdin)
+        passwords = _secrets(addresses, passwords=password_stdin, hashes=hash_stdin)
 
         async def work(directory: AccountDirectory) -> int:
-            added = await directory.add_accounts(list(zip(addresses, passwords, strict=True)), limit)
+            wanted = list(zip(addresses, passwords, strict=True))
+            added = await directory.add_accounts(wanted, limit, hashed=hash_stdin)
             return _tell_added(added, as_json)
 
         return run(invocation, work)
@@ -132,16 +150,18 @@ def account_add(
 @account.command("passwd", cls=Verb)
 @click.argument("address")
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input, one line.")
+@click.option("--hash-stdin", is_flag=True, help="Read from standard input the hash that another server made.")
 @_json
 @click.pass_obj
-def account_passwd(invocation: Invocation, address: str, password_stdin: bool, as_json: bool) -> None:
-    """Change somebody's password. The new one counts at once."""
+def account_passwd(invocation: Invocation, address: str, password_stdin: bool, hash_stdin: bool, as_json: bool) -> None:
+    """Change somebody's password. The new one counts at once; app passwords stay as they are."""
 
     def action() -> int:
-        [password] = _passwords([address], stdin=password_stdin)
+        [password] = _secrets([address], passwords=password_stdin, hashes=hash_stdin)
 
         async def work(directory: AccountDirectory) -> int:
-            key = await directory.set_password(address, password)
+            change = directory.set_hash if hash_stdin else directory.set_password
+            key = await change(address, password)
             return succeed(as_json, f"Changed the password of {key}.", accounts=[{"address": key}])
 
         return run(invocation, work)
@@ -298,6 +318,19 @@ def _quota(text: str | None) -> int | None:
         limit = setting.read(text)
     assert isinstance(limit, int)
     return limit
+
+
+def _secrets(addresses: Sequence[str], *, passwords: bool, hashes: bool) -> list[str]:
+    """A password for each address, or a hash. Raises Problem."""
+    if not hashes:
+        return _passwords(addresses, stdin=passwords)
+    if passwords:
+        raise Problem(Exit.USAGE, "Give either --password-stdin or --hash-stdin, not both.", stage="password")
+    lines = _password_lines()
+    if len(lines) != len(addresses):
+        text = f"Standard input has {len(lines)} lines of hashes; {len(addresses)} must be there, one for each address."
+        raise Problem(Exit.USAGE, text, stage="password")
+    return lines
 
 
 def _passwords(addresses: Sequence[str], *, stdin: bool) -> list[str]:

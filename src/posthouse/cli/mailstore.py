@@ -53,14 +53,20 @@ async def _directory(invocation: Invocation, *, create: bool) -> AsyncIterator[A
 
     from posthouse.accounts.credentials import Credentials, cores
     from posthouse.accounts.directory import AccountDirectory
+    from posthouse.accounts.kept import Vault
+    from posthouse.accounts.logins import Logins
     from posthouse.net.system import SystemClock, SystemRandom
 
     async with _store(invocation, create=create) as (store, config, record):
         settings = replace(config.accounts, hash_threads=config.accounts.hash_threads or cores())
         credentials = Credentials(settings, SystemClock(), SystemRandom())
+        _, data = invocation.load()
+        vault = Vault(data, SystemRandom()) if config.accounts.recoverable_passwords == "on" else None
+        logins = Logins(store, credentials, SystemClock(), scram=config.accounts.scram == "on", vault=vault)
         try:
-            yield AccountDirectory(store, credentials, quota=config.accounts.quota, record=record)
+            yield AccountDirectory(store, credentials, quota=config.accounts.quota, record=record, logins=logins)
         finally:
+            await logins.close()
             credentials.close()
 
 
@@ -102,6 +108,7 @@ def refusals() -> Iterator[None]:
     """Turns what the directory and the store refuse into Problems with an exit code."""
     from posthouse.accounts.credentials import BadPassword
     from posthouse.accounts.directory import BadName
+    from posthouse.accounts.foreign import BadHash
     from posthouse.mail.reply import Unavailable
     from posthouse.policy.networks import BadNetwork
     from posthouse.ports.store import Conflict, Missing
@@ -109,7 +116,7 @@ def refusals() -> Iterator[None]:
 
     try:
         yield
-    except (BadName, BadNetwork, BadPassword) as error:
+    except (BadHash, BadName, BadNetwork, BadPassword) as error:
         raise Problem(Exit.DATA, str(error), stage="check") from error
     except Missing as error:
         raise Problem(Exit.NO_USER, str(error), stage="store") from error

@@ -389,6 +389,42 @@ class AccountSettings:
         float,
         Setting(Kind.SECONDS, "How long a verified login is remembered.", unit="seconds", low=0, high=86_400),
     ] = 300.0
+    scram: Annotated[
+        str,
+        Setting(
+            Kind.CHOICE,
+            "Whether SCRAM-SHA-256 is offered, with which programs prove that they know the password without sending "
+            "it. For that a verifier is kept beside the hash of each password; whoever steals the store can try "
+            "passwords against it, a little faster than against the hash.",
+            choices=("on", "off"),
+            rfc="RFC 7677",
+        ),
+    ] = "on"
+    recoverable_passwords: Annotated[
+        str,
+        Setting(
+            Kind.CHOICE,
+            "Whether passwords that are set from now on are also kept so that the server can read them, which CRAM-MD5 "
+            "and APOP need; both are then offered. They are encrypted with a key in the file passwords.key beside the "
+            "store: whoever gets hold of both has every such password in clear. Leave it off unless an old program "
+            "knows nothing better.",
+            choices=("off", "on"),
+            rfc="RFC 2195 §3",
+        ),
+    ] = "off"
+    failure_time: Annotated[
+        float,
+        Setting(
+            Kind.SECONDS,
+            "When a failed login is answered, counted from the password's arrival, so that the time does not tell "
+            "whether the account exists; what takes longer is answered at a multiple of it. Choose more than the "
+            "slowest password hash in use takes.",
+            unit="seconds",
+            low=0,
+            high=10,
+            empty="at once, which lets time tell",
+        ),
+    ] = 0.5
 
 
 @dataclass(slots=True)

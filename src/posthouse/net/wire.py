@@ -175,6 +175,11 @@ class Wire(asyncio.BufferedProtocol):
         return self.encryption is not None
 
     @property
+    def tls(self) -> Any:
+        """The object of Python's `ssl` that protects this connection, None when nothing does."""
+        return self._transport.get_extra_info("ssl_object")
+
+    @property
     def lost(self) -> bool:
         """Whether the connection is gone altogether, so that nothing written can arrive."""
         return self._lost
@@ -326,6 +331,17 @@ class Wire(asyncio.BufferedProtocol):
                 raise Stopping
             await self._waiting(due)
         return self._take()
+
+    async def rest(self, seconds: float) -> None:
+        """Sends what was written and lets time pass, whatever the peer sends meanwhile; ends at once when the peer is
+        gone or the server is being stopped."""
+        self._flush()
+        due = self._loop.time() + seconds
+        while not self._lost and not self._stop_asked and self._loop.time() < due:
+            try:
+                await self._waiting(due)
+            except (TimeoutError, Stopping):
+                return
 
     async def finish(self, discard: float = 0.0) -> None:
         """Sends what was written, ends our half, reads and forgets the peer's octets for at most `discard` seconds

@@ -17,10 +17,11 @@ LINE: Final = 2_000  # octets of one line
 
 
 def masked(line: str) -> str:
-    """The line without its secret: the command word (of AUTH also the mechanism, of APOP the name) stays."""
+    """The line without its secret: the command word (of AUTH also the mechanism, of APOP the name) stays, and what
+    begins a challenge."""
     words = line.split(" ")
     verb = words[0].upper()
-    keep = {"PASS": 1, "AUTH": 2, "APOP": 2}.get(verb, 0)
+    keep = {"PASS": 1, "AUTH": 2, "APOP": 2, "334": 1, "+": 1}.get(verb, 0)
     if not keep:
         return MASK
     return " ".join([*words[:keep], MASK]) if len(words) > keep else line

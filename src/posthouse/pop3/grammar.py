@@ -124,15 +124,16 @@ def challenge(octets: bytes) -> bytes:
     return b"+ " + encode_line(octets) + b"\r\n"
 
 
-def capabilities(*, login: bool, tls: bool, mechanisms: Sequence[str], implementation: str) -> list[str]:
-    """The lines of CAPA. `login` says whether this peer may log in with what the connection is now, `tls` whether it
-    may go over to TLS (RFC 2595 §4).
+def capabilities(*, tls: bool, mechanisms: Sequence[str], implementation: str) -> list[str]:
+    """The lines of CAPA. `mechanisms` are those by which this peer may log in with what the connection is now, none
+    when it may not; `tls` says whether it may go over to TLS (RFC 2595 §4).
 
     Every line is the same in both states, as RFC 2449 §5 wants it of what is announced before the login; what a
-    later TLS changes is `login` and `tls`. No APOP line exists (RFC 2449 §6): its sign is a timestamp in the greeting.
+    later TLS changes are the mechanisms and `tls`. No APOP line exists (RFC 2449 §6): its sign is a timestamp in the
+    greeting.
     """
     lines = ["TOP", "UIDL", "RESP-CODES", "AUTH-RESP-CODE", "PIPELINING", "EXPIRE NEVER", "UTF8 USER"]
-    if login:
+    if mechanisms:
         lines[1:1] = ["USER", " ".join(("SASL", *mechanisms))]
     if tls:
         lines.append("STLS")

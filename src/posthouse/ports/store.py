@@ -8,7 +8,7 @@ look-up takes (tens of microseconds): longer work runs in the store's own thread
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -57,6 +57,29 @@ class Network:
     until: float | None = None  # wall time when it ends; None: never
     note: str = ""
     created: float = 0.0
+
+
+@dataclass(slots=True, frozen=True)
+class Credential:
+    """What an account can log in with beside its hash. The one with an empty `name` belongs to its own password, the
+    others are app passwords. `protocols` has them parted by commas, empty for all."""
+
+    id: int
+    name: str
+    protocols: str = ""
+    digest: bytes = field(default=b"", repr=False)
+    scram: str = field(default="", repr=False)
+    shared: bytes = field(default=b"", repr=False)
+    created: float = 0.0
+    used: float = 0.0
+
+
+@dataclass(slots=True, frozen=True)
+class Kept:
+    """What is kept of a password beside its hash: `scram` in the form of RFC 5803, `shared` the password, sealed."""
+
+    scram: str = field(default="", repr=False)
+    shared: bytes = field(default=b"", repr=False)
 
 
 @dataclass(slots=True)
@@ -229,14 +252,17 @@ class Store(Spool, Protocol):
         """A point look-up by the canonical name; sees what other processes committed."""
         ...
 
-    async def add_account(self, address: str, password: str, quota: int = 0) -> Account:
-        """Adds an account with an empty INBOX. `address` is `Address.key`, `password` a hash. Raises Conflict, or
-        Missing when its domain is not here."""
+    async def add_account(self, address: str, password: str, quota: int = 0, *, kept: Kept | None = None) -> Account:
+        """Adds an account with an empty INBOX. `address` is `Address.key`, `password` a hash, `kept` what else is
+        kept of the password. Raises Conflict, or Missing when its domain is not here."""
         ...
 
-    async def set_password(self, address: str, password: str, *, expected: str | None = None) -> bool:
-        """Replaces the hash; when `expected` is given only if that is the hash it has now, so that a renewed hash
-        of the old password never undoes a change made meanwhile. Returns whether it did. Raises Missing."""
+    async def set_password(
+        self, address: str, password: str, *, expected: str | None = None, kept: Kept | None = None
+    ) -> bool:
+        """Replaces the hash and what else is kept of the password; when `expected` is given only if that is the hash
+        it has now, so that a renewed hash of the old password never undoes a change made meanwhile. Returns whether
+        it did. Raises Missing."""
         ...
 
     async def remove_account(self, address: str) -> int:
@@ -277,6 +303,27 @@ class Store(Spool, Protocol):
 
     async def remove_network(self, network: str) -> None:
         """Takes the name away. Raises Missing."""
+        ...
+
+    async def credentials(self, account: int) -> list[Credential]:
+        """What this account can log in with beside its hash; sees what other processes committed."""
+        ...
+
+    async def add_credential(self, address: str, credential: Credential) -> None:
+        """Adds an app password (its `id` is given by the store). Raises Missing, or Conflict when the account has one
+        of this name."""
+        ...
+
+    async def remove_credential(self, address: str, name: str) -> None:
+        """Removes an app password. Raises Missing."""
+        ...
+
+    async def touch(self, used: Mapping[int, float]) -> None:
+        """Notes when credentials were last used, by their ids. Not synced: after a crash some may be forgotten."""
+        ...
+
+    def secret(self) -> bytes:
+        """32 random octets that are this store's own for ever."""
         ...
 
     # The store itself

@@ -1,4 +1,5 @@
-"""The login mechanisms PLAIN and LOGIN, both roles (RFC 4616, draft-murchison-sasl-login).
+"""What all login mechanisms share, and the two simple ones: PLAIN and LOGIN, both roles (RFC 4422, RFC 4616,
+draft-murchison-sasl-login). No protocol is known here: SMTP, POP3 and IMAP step the same objects.
 
 A mechanism is stepped with the octets the other side sent, base64 already removed; `decode_line` and `encode_line`
 do that part. Octets of a password leave here only inside `Credentials`, which never prints them.
@@ -8,11 +9,14 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from posthouse.mail.limits import SASL_LINE
+
+if TYPE_CHECKING:
+    from posthouse.sasl.scram import Keys
 
 
 class SaslError(ValueError):
@@ -26,6 +30,41 @@ class Credentials:
     login: str
     password: str = field(repr=False)
     authzid: str = ""
+
+
+@dataclass(slots=True)
+class Wanted:
+    """The mechanism goes on when it `know`s what is kept for this login name."""
+
+    login: str
+    authzid: str
+
+
+@dataclass(slots=True)
+class Secrets:
+    """What is kept for a login name: the salt and count that SCRAM tells everybody, and one entry for each password
+    that opens it, none for a name that does not exist (RFC 5802 §9 asks that nobody can tell)."""
+
+    salt: bytes
+    iterations: int
+    scram: Sequence[Keys] = ()
+    shared: Sequence[bytes] = field(default=(), repr=False)
+
+
+@dataclass(slots=True)
+class Proven:
+    """The exchange is over, and the client knows the password at this place of the `Secrets`."""
+
+    login: str
+    authzid: str
+    index: int
+
+
+@dataclass(slots=True)
+class Failed:
+    """The exchange is over, and the client does not know a password."""
+
+    login: str
 
 
 def decode_line(line: bytes) -> bytes:
@@ -48,12 +87,25 @@ def encode_line(octets: bytes) -> bytes:
     return base64.b64encode(octets)
 
 
+Step = bytes | Credentials | Wanted | Proven | Failed
+"""What a step of a server mechanism comes to; octets are the next challenge."""
+
+
 class ServerMechanism(Protocol):
     """The server's side of one login."""
 
-    def step(self, response: bytes | None) -> bytes | Credentials:
-        """Takes the next response (None: there was no initial one) and gives the next challenge, or the
-        credentials when the exchange is over. Raises SaslError."""
+    def step(self, response: bytes | None) -> Step:
+        """Takes the next response (None: there was no initial one) and gives the next challenge, or says how the
+        exchange ended: with credentials that are still to be verified, proven or failed. After `Wanted` the caller
+        goes on with `know`. Raises SaslError."""
+        ...
+
+
+class AskingMechanism(ServerMechanism, Protocol):
+    """One that wants to know something kept for a login name."""
+
+    def know(self, secrets: Secrets) -> Step:
+        """Goes on after `Wanted`."""
         ...
 
 
@@ -62,6 +114,7 @@ class ClientMechanism(Protocol):
 
     name: str
     initial: bool  # whether the client speaks first, so that an initial response may be sent
+    finished: bool  # whether the server has proven all it must; a success before that is none
 
     def step(self, challenge: bytes) -> bytes:
         """The response to a challenge. Raises SaslError when the server asks too often."""
@@ -121,6 +174,7 @@ class PlainClient:
     password: str = field(repr=False)
     name: str = "PLAIN"
     initial: bool = True
+    finished: bool = True
     _said: bool = False
 
     def step(self, challenge: bytes) -> bytes:
@@ -141,6 +195,7 @@ class LoginClient:
     password: str = field(repr=False)
     name: str = "LOGIN"
     initial: bool = False
+    finished: bool = True
     _said: int = 0
 
     def step(self, challenge: bytes) -> bytes:
@@ -149,13 +204,3 @@ class LoginClient:
         if self._said > 2:
             raise SaslError("the server asks again")
         return (self.login if self._said == 1 else self.password).encode()
-
-
-SERVER_MECHANISMS: Final[dict[str, Callable[[], ServerMechanism]]] = {"PLAIN": PlainServer, "LOGIN": LoginServer}
-"""What a server offers, in the order it lists them."""
-
-CLIENT_MECHANISMS: Final[dict[str, Callable[[str, str], ClientMechanism]]] = {
-    "PLAIN": PlainClient,
-    "LOGIN": LoginClient,
-}
-"""What a client can use, the best first."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from functools import lru_cache, partial
 from typing import Any, Final, cast
 
 from posthouse.mail.limits import Pop3Limits
@@ -22,11 +23,12 @@ from posthouse.pop3 import commands as asked
 from posthouse.pop3.grammar import Stuffer, TopCut, capabilities, challenge, lines, stuff
 from posthouse.pop3.maildrop import Snapshot
 from posthouse.pop3.server import Pop3ServerCore, Refused, State
-from posthouse.ports.directory import Directory
-from posthouse.ports.store import Account, Missing, Store
+from posthouse.ports.directory import Opened
+from posthouse.ports.store import Missing, Store
 from posthouse.ports.system import Observer
-from posthouse.sasl.mechanisms import SERVER_MECHANISMS, SaslError, ServerMechanism
+from posthouse.sasl.mechanisms import SaslError
 from posthouse.servers.letters import Letters, Pieces, Shelf
+from posthouse.servers.login import Login, LoginService
 
 TURNS: Final = 500  # commands answered at a stretch while other sessions wait: about two milliseconds
 BURST: Final = 262_144  # octets written before the client must have read some, and before others get their turn
@@ -37,9 +39,9 @@ DISCARD: Final = 2.0  # seconds we listen on after a last reply that a client st
 class Texts:
     """The replies of the hot paths in one style, with places for numbers; made once for a server."""
 
-    __slots__ = ("capa", "last", "list", "list_one", "reset", "retr", "stat", "style", "uidl", "uidl_one")
+    __slots__ = ("_capa", "last", "list", "list_one", "reset", "retr", "stat", "style", "uidl", "uidl_one")
 
-    def __init__(self, style: Style, implementation: str, mechanisms: tuple[str, ...]) -> None:
+    def __init__(self, style: Style, implementation: str) -> None:
         def form(reply: Reply, **places: bytes) -> bytes:
             octets = reply.encode(style).replace(b"%", b"%%")
             for name, place in places.items():
@@ -55,27 +57,32 @@ class Texts:
         self.retr = form(Pop3.RETR, size=b"%d")
         self.last = form(Pop3.LAST, number=b"%d")
         self.reset = form(Pop3.RESET, count=b"%d", size=b"%d")
-        self.capa = {
-            (login, tls): Pop3.CAPA.encode(style)
-            + lines(capabilities(login=login, tls=tls, mechanisms=mechanisms, implementation=implementation))
-            for login in (False, True)
-            for tls in (False, True)
-        }
+        self._capa = lru_cache(maxsize=16)(partial(_capabilities, style, implementation))
+
+    def capa(self, mechanisms: tuple[str, ...], tls: bool) -> bytes:
+        """The reply to CAPA for a peer that may log in by these, or by none, and may go over to TLS or not."""
+        return self._capa(mechanisms, tls)
+
+
+def _capabilities(style: Style, implementation: str, mechanisms: tuple[str, ...], tls: bool) -> bytes:
+    texts = capabilities(tls=tls, mechanisms=mechanisms, implementation=implementation)
+    return Pop3.CAPA.encode(style) + lines(texts)
 
 
 class Pop3Server:
     """The POP3 service: what all its sessions share. `session` serves one connection.
 
-    `host` is the name in the greeting. Without encryption the login is open only to peers whose network may send
-    passwords in clear: this machine itself, and those named for it (RFC 8314 §4.1). Without `tls` STLS is not offered.
+    `logins` verifies, `host` is the name in the greeting. Without encryption the login is open only to peers whose
+    network may send passwords in clear: this machine itself, and those named for it (RFC 8314 §4.1). Without `tls` STLS
+    is not offered.
     """
 
     __slots__ = (
         "_access",
-        "_directory",
         "_greeting",
         "_limits",
         "_log",
+        "_logins",
         "_observer",
         "_shelf",
         "_store",
@@ -89,7 +96,7 @@ class Pop3Server:
         host: str,
         store: Store,
         access: Access,
-        directory: Directory,
+        logins: LoginService,
         log: Log,
         observer: Observer | None = None,
         limits: Pop3Limits | None = None,
@@ -100,12 +107,12 @@ class Pop3Server:
         self._tls = tls
         self._store = store
         self._access = access
-        self._directory = directory
+        self._logins = logins
         self._log = log
         self._observer = observer
         self._limits = limits or Pop3Limits()
-        self._texts = Texts(style, implementation, tuple(SERVER_MECHANISMS))
-        self._greeting = Pop3.GREETING.fill(host=host).encode(style)
+        self._texts = Texts(style, implementation)
+        self._greeting = Pop3.GREETING.fill(host=host)
         self._shelf = Shelf()
 
     async def session(self, wire: Wire) -> None:
@@ -122,12 +129,13 @@ class Pop3Server:
 class _Session:
     __slots__ = (
         "_account",
+        "_app",
         "_core",
         "_end",
-        "_exchange",
         "_failures",
         "_letters",
         "_locked",
+        "_login",
         "_login_allowed",
         "_name",
         "_over",
@@ -138,6 +146,7 @@ class _Session:
         "_unsent",
         "_utf8",
         "_wire",
+        "_word",
     )
 
     def __init__(self, server: Pop3Server, wire: Wire, rights: Rights) -> None:
@@ -147,7 +156,9 @@ class _Session:
         self._core = Pop3ServerCore(server._limits)
         self._login_allowed = wire.encrypted or rights.may(CLEAR)
         self._name = ""
-        self._exchange: ServerMechanism | None = None
+        self._login = Login(server._logins, wire, "pop3", str(wire.peer))
+        self._word = server._logins.word() if self._login_allowed else ""  # of APOP
+        self._app = ""
         self._failures = 0
         self._utf8 = False
         self._account = ""
@@ -171,7 +182,7 @@ class _Session:
             if wire.encryption is not None:
                 watcher.secured(str(wire.encryption))
         try:
-            wire.write(server._greeting)
+            self._greet()
             await self._serve()
         except TimeoutError:
             self._end = "timeout"
@@ -189,6 +200,14 @@ class _Session:
             self._tell()
             if watcher is not None:
                 watcher.closed()
+
+    def _greet(self) -> None:
+        """The first line; the word behind it says that APOP is possible (RFC 1939 §7)."""
+        greeting = self._server._greeting
+        if self._word:
+            classic = None if greeting.classic is None else f"{greeting.classic} {self._word}"
+            greeting = Reply(greeting.code, greeting.status, f"{greeting.text} {self._word}", classic)
+        self._say(greeting)
 
     async def _serve(self) -> None:
         wire, core, handlers = self._wire, self._core, _HANDLERS
@@ -217,6 +236,8 @@ class _Session:
             self._server._log.info(
                 "pop3_session",
                 account=self._account,
+                mechanism=self._login.mechanism,
+                app=self._app,
                 peer=str(self._wire.peer),
                 tls=str(self._wire.encryption or ""),
                 end=self._end,
@@ -254,14 +275,19 @@ class _Session:
     # Before the login
 
     def _refused(self, event: Refused) -> Awaitable[None] | None:
-        self._exchange = None
+        self._login.cancel()
         if event.fatal:
             return self._hang_up(event.reply)
         self._say(event.reply)
         return None
 
     def _capa(self, _: asked.Capa) -> None:
-        self._write(self._texts.capa[self._login_allowed, self._tls_offered])
+        self._write(self._texts.capa(self._mechanisms, self._tls_offered))
+
+    @property
+    def _mechanisms(self) -> tuple[str, ...]:
+        """What this peer may log in by now."""
+        return self._server._logins.offered(self._wire) if self._login_allowed else ()
 
     def _user(self, command: asked.User) -> None:
         # The answer is the same for every name (RFC 1939 §13).
@@ -272,11 +298,14 @@ class _Session:
         else:
             self._say(Pop3.LOGIN_NEEDS_TLS)
 
-    def _pass(self, command: asked.Pass) -> Awaitable[None]:
-        return self._log_in(self._name, command.password)
+    async def _pass(self, command: asked.Pass) -> None:
+        await self._judge(await self._login.password(self._name, command.password))
 
-    def _apop(self, _: asked.Apop) -> None:
-        self._say(Pop3.NO_APOP)
+    async def _apop(self, command: asked.Apop) -> None:
+        if not self._word:
+            self._say(Pop3.NO_APOP)
+        else:
+            await self._judge(await self._login.apop(command.name, self._word, command.digest))
 
     @property
     def _tls_offered(self) -> bool:
@@ -313,56 +342,47 @@ class _Session:
         if not self._login_allowed:
             self._say(Pop3.LOGIN_NEEDS_TLS)
         elif command.mechanism is None:
-            self._write(Pop3.AUTH_LIST.encode(self._texts.style) + lines(list(SERVER_MECHANISMS)))
-        elif command.mechanism not in SERVER_MECHANISMS:
+            self._write(Pop3.AUTH_LIST.encode(self._texts.style) + lines(self._mechanisms))
+        elif command.mechanism not in self._mechanisms:
             self._say(Pop3.AUTH_UNKNOWN)
         else:
-            self._exchange = SERVER_MECHANISMS[command.mechanism]()
+            self._login.begin(command.mechanism)
             return self._step(command.initial)
         return None
 
     def _response(self, event: asked.SaslResponse) -> Awaitable[None] | None:
         if event.octets is None:
-            self._exchange = None
+            self._login.cancel()
             self._say(Pop3.AUTH_CANCELLED)
             return None
         return self._step(event.octets)
 
-    def _step(self, response: bytes | None) -> Awaitable[None] | None:
-        exchange, self._exchange = self._exchange, None
-        assert exchange is not None, "the core gives answers only while a challenge is open"
+    async def _step(self, response: bytes | None) -> None:
         try:
-            result = exchange.step(response)
+            result = await self._login.step(response)
         except SaslError:
             self._say(Pop3.AUTH_MALFORMED)
-            return None
+            return
         if isinstance(result, bytes):
-            self._exchange = exchange
             self._core.state = State.CHALLENGED
-            self._write(challenge(result))
-            return None
-        if result.authzid not in ("", result.login):
-            return self._fail(result.login)  # nobody acts for another here
-        return self._log_in(result.login, result.password)
-
-    async def _log_in(self, login: str, password: str) -> None:
-        account = await self._server._directory.authenticate(login, password)
-        if account is None:
-            await self._fail(login)
+            self._wire.write(challenge(result), secret=True)
         else:
-            await self._open(account)
+            await self._judge(result)
 
-    async def _fail(self, login: str) -> None:
+    async def _judge(self, opened: Opened | None) -> None:
+        """What a login came to; too many failures end the session."""
+        if opened is not None:
+            await self._open(opened)
+            return
         self._failures += 1
-        self._server._log.warning("login_failed", protocol="pop3", login=login[:100], peer=str(self._wire.peer))
         if self._failures < self._server._limits.login_failures:
             self._say(Pop3.LOGIN_FAILED)
         else:
             await self._hang_up(Pop3.LOGIN_FAILED)
 
-    async def _open(self, account: Account) -> None:
+    async def _open(self, opened: Opened) -> None:
         """Locks the maildrop and takes the snapshot. RFC 1939 §4."""
-        store, wire = self._server._store, self._wire
+        store, wire, account = self._server._store, self._wire, opened.account
         if not store.lock(account.inbox):
             self._server._log.info("maildrop_in_use", account=account.address, peer=str(wire.peer))
             self._say(Pop3.IN_USE)
@@ -376,7 +396,7 @@ class _Session:
             self._say(Pop3.LOGIN_FAILED)  # removed this very moment
             return
         self._locked = account.inbox
-        self._account = account.address
+        self._account, self._app = account.address, opened.app
         self._snapshot = Snapshot(maildrop.rows, maildrop.octets)
         self._letters = Letters(store, self._server._shelf, account.inbox, self._snapshot, utf8=self._utf8)
         self._core.state = State.TRANSACTION

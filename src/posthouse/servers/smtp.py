@@ -20,9 +20,11 @@ from posthouse.net.wire import Stopping, Wire
 from posthouse.observe.audit import audit, refusal
 from posthouse.observe.log import Log
 from posthouse.policy.access import AUTH25, CLEAR, TRUSTED, Access, Rights
-from posthouse.ports.directory import Directory
+from posthouse.ports.directory import Opened
 from posthouse.ports.dns import Resolver
 from posthouse.ports.system import Clock, Observer, SessionObserver
+from posthouse.sasl.mechanisms import SaslError, encode_line
+from posthouse.servers.login import Login, LoginService
 from posthouse.smtp.commands import Data, Ehlo, Helo, Lhlo, Mail, Quit, Rcpt, Rset, StartTls
 from posthouse.smtp.rules import Mode
 from posthouse.smtp.server import (
@@ -30,7 +32,7 @@ from posthouse.smtp.server import (
     ContentArrived,
     DataEnded,
     Event,
-    LoginAsked,
+    LoginStep,
     Settled,
     SmtpServerCore,
 )
@@ -64,11 +66,11 @@ class SmtpServer:
         "_style",
         "_tls",
         "clock",
-        "directory",
         "goodbye",
         "host",
         "limits",
         "log",
+        "logins",
         "reception",
     )
 
@@ -81,7 +83,7 @@ class SmtpServer:
         style: str,
         reception: Reception,
         access: Access,
-        directory: Directory,
+        logins: LoginService,
         clock: Clock,
         log: Log,
         resolver: Resolver | None = None,
@@ -99,7 +101,7 @@ class SmtpServer:
         self.goodbye = Smtp.GOODBYE.fill(host=host)
         self._style = Style(style)
         self.reception = reception
-        self.directory = directory
+        self.logins = logins
         self.clock = clock
         self.log = log
         self._resolver = resolver
@@ -148,6 +150,7 @@ class SmtpServer:
             host=self.host,
             style=self._style,
             login=self._login and (self._mode is not Mode.SMTP or rights.may(AUTH25)),
+            mechanisms=self.logins.offered(wire),
             secure=wire.encrypted or rights.may(CLEAR),
             trusted=trusted,
             normalize=self.mends_bare_lf(trusted=trusted),
@@ -175,7 +178,7 @@ def plain_address(host: str) -> str:
 class _Session:
     """One connection."""
 
-    __slots__ = ("_began", "_client", "_core", "_fault", "_linger", "_server", "_transaction", "_wire")
+    __slots__ = ("_began", "_client", "_core", "_fault", "_linger", "_login", "_server", "_transaction", "_wire")
 
     def __init__(self, server: SmtpServer, wire: Wire, core: SmtpServerCore, client: Client) -> None:
         self._server = server
@@ -186,6 +189,7 @@ class _Session:
         self._fault: Unavailable | None = None  # what befell the content; told when its end has come
         self._began = 0.0  # when the first octets of the present message came, 0 before
         self._linger = 0.0  # how long we listen on after the last reply
+        self._login: Login | None = None
 
     async def run(self) -> None:
         """The whole session, from greeting to close."""
@@ -217,7 +221,7 @@ class _Session:
                 await self._content(event.octets)
                 continue
             replies = await self._answer(event)
-            wire.write(core.send(*replies))
+            wire.write(core.send(*replies), core.challenged)
             if type(event) is StartTls and not core.closed and not await self._protect():
                 return
         if type(event) is not Quit:
@@ -253,6 +257,7 @@ class _Session:
 
     def _settled(self, event: Event) -> tuple[Reply]:
         assert isinstance(event, Settled)
+        self._login = None  # an answer that was none ends a login
         if self._transaction is None:
             self._began = 0.0
         return (event.reply,)
@@ -291,6 +296,7 @@ class _Session:
         client.helo, client.extended, client.account = "", False, None
         core.trusted = client.may(TRUSTED)
         core.normalize = server.mends_bare_lf(trusted=core.trusted)
+        core.mechanisms = server.logins.offered(wire)
         return True
 
     def _mail(self, event: Event) -> tuple[Reply] | Awaitable[Replies]:
@@ -312,23 +318,40 @@ class _Session:
             await asyncio.sleep(0)
         return (Smtp.RCPT_OK,)
 
-    async def _login(self, event: Event) -> Replies:
-        assert isinstance(event, LoginAsked)
-        server, client, asked = self._server, self._client, event.credentials
+    async def _log_in(self, event: Event) -> Replies:
+        """One step of a login; the exchange is forgotten on every way out but a challenge."""
+        assert isinstance(event, LoginStep)
+        login, self._login = self._login, None
+        if event.mechanism or login is None:
+            login = Login(self._server.logins, self._wire, self._client.mode, self._client.address)
+            login.begin(event.mechanism)
         try:
-            account = await server.directory.authenticate(asked.login, asked.password)
+            result = await login.step(event.response)
+        except SaslError:
+            return (Smtp.AUTH_MALFORMED,)
         except Unavailable as unavailable:
             reply = self._reply_to_fault(unavailable)
             return (Smtp.AUTH_BUSY if unavailable.fault is Fault.BUSY else reply,)
-        # Nobody may act as somebody else; the refusal comes after the look-up, so that it takes the same time.
-        if account is None or asked.authzid not in ("", asked.login, account.address):
-            server.log.warning("login_failed", protocol=client.mode, login=asked.login, peer=client.address)
-            return (Smtp.AUTH_FAILED,)
-        client.account = account
+        if isinstance(result, bytes):
+            self._login = login
+            return (Reply(Smtp.AUTH_PROMPT.code, "", encode_line(result).decode("ascii")),)
+        return (Smtp.AUTH_FAILED if result is None else self._logged_in(result, login.mechanism),)
+
+    def _logged_in(self, opened: Opened, mechanism: str) -> Reply:
+        client, server = self._client, self._server
+        client.account = opened.account
         self._core.trusted = True
         self._core.normalize = server.mends_bare_lf(trusted=True)
-        server.log.info("login", protocol=client.mode, login=account.address, peer=client.address, tls=client.tls)
-        return (Smtp.AUTH_OK,)
+        server.log.info(
+            "login",
+            protocol=client.mode,
+            login=opened.account.address,
+            mechanism=mechanism,
+            app=opened.app,
+            peer=client.address,
+            tls=client.tls,
+        )
+        return Smtp.AUTH_OK
 
     # The message
 
@@ -467,7 +490,7 @@ _HANDLERS: Final[dict[type, _Handler]] = {
     Rset: _Session._rset,
     StartTls: _Session._starttls,
     Quit: _Session._quit,
-    LoginAsked: _Session._login,
+    LoginStep: _Session._log_in,
     DataEnded: _Session._data_ended,
     ChunkEnded: _Session._chunk_ended,
 }

@@ -9,21 +9,13 @@ with the reply ready.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
 from posthouse.mail.limits import SmtpLimits
 from posthouse.mail.reply import PeerError, Reply, Smtp, Style
-from posthouse.sasl.mechanisms import (
-    SERVER_MECHANISMS,
-    Credentials,
-    SaslError,
-    ServerMechanism,
-    decode_initial,
-    decode_line,
-    encode_line,
-)
+from posthouse.sasl.mechanisms import SaslError, decode_initial, decode_line
 from posthouse.smtp.commands import (
     AnyCommand,
     Auth,
@@ -99,22 +91,24 @@ class ChunkEnded:
 
 
 @dataclass(slots=True)
-class LoginAsked:
-    """Somebody wants to log in with this name and password."""
+class LoginStep:
+    """The client begins a login by an offered mechanism, or with `mechanism` "" answers the last challenge. The reply
+    334 asks for the next answer, every other ends the login. `response` None: there was no initial response."""
 
-    credentials: Credentials
+    mechanism: str
+    response: bytes | None = field(repr=False)
 
 
-Event = AnyCommand | Settled | ContentArrived | DataEnded | ChunkEnded | LoginAsked
+Event = AnyCommand | Settled | ContentArrived | DataEnded | ChunkEnded | LoginStep
 """What a session sees. Of the commands only Ehlo, Helo, Lhlo, Mail, Rcpt, Data, Rset, StartTls and Quit reach it."""
 
 
 class SmtpServerCore:
     """One session's protocol. `feed` octets, take events with `next_event`, answer each with `send`.
 
-    `secure` tells that logins may happen on this line, `tls` that STARTTLS is offered, `encrypted` that TLS protects
-    the line. `trusted` peers may pipeline against the rules, and `normalize` mends bare LF, also behind commands; both
-    may be changed while the session runs.
+    `secure` tells that logins may happen on this line, by the `mechanisms`; `tls` that STARTTLS is offered, `encrypted`
+    that TLS protects the line. `trusted` peers may pipeline against the rules, and `normalize` mends bare LF, also
+    behind commands; both may be changed while the session runs.
     """
 
     __slots__ = (
@@ -125,7 +119,6 @@ class SmtpServerCore:
         "_counts",
         "_data",
         "_limits",
-        "_mechanism",
         "_pending",
         "_pos",
         "_read",
@@ -136,6 +129,7 @@ class SmtpServerCore:
         "_smtputf8",
         "_tainted",
         "authenticated",
+        "challenged",
         "closed",
         "encrypted",
         "excess",
@@ -143,6 +137,7 @@ class SmtpServerCore:
         "helo",
         "host",
         "login",
+        "mechanisms",
         "mode",
         "normalize",
         "received",
@@ -162,6 +157,7 @@ class SmtpServerCore:
         host: str,
         style: Style = Style.POSTHOUSE,
         login: bool = True,
+        mechanisms: tuple[str, ...] = ("PLAIN", "LOGIN"),
         secure: bool = False,
         trusted: bool = False,
         normalize: bool = False,
@@ -173,6 +169,7 @@ class SmtpServerCore:
         self.host = host
         self.style = style
         self.login = login and mode is not Mode.LMTP
+        self.mechanisms = mechanisms
         self.secure = secure
         self.trusted = trusted
         self.normalize = normalize
@@ -198,7 +195,7 @@ class SmtpServerCore:
         self._smtputf8 = False
         self._refused_recipients = 0
         self._counts = dict.fromkeys(Offence, 0)
-        self._mechanism: ServerMechanism | None = None
+        self.challenged = False  # the next line is an answer to a challenge, and no command
         self._content: Content | None = None
         self._data: DataReader | None = None
         self._chunks: ChunkReader | None = None
@@ -242,7 +239,8 @@ class SmtpServerCore:
 
     def extensions(self) -> tuple[str, ...]:
         """The lines of EHLO after the first."""
-        return _extensions(self.mode, self.style, self._limits.message, self.tls, self.login and self.secure)
+        mechanisms = self.mechanisms if self.login and self.secure else ()
+        return _extensions(self.mode, self.style, self._limits.message, self.tls, mechanisms)
 
     # Replies out
 
@@ -324,7 +322,7 @@ class SmtpServerCore:
 
     def _is_secret(self, buffer: bytes, start: int) -> bool:
         """Whether the line that begins here, or whose skipped beginning was seen before, must not be shown."""
-        if self._mechanism is not None or self._secret:
+        if self.challenged or self._secret:
             return True
         verb = buffer[start : start + 16].split(None, 1)[:1]
         rule = COMMANDS.get(verb[0].upper().decode("latin-1")) if verb and not self._skipped else None
@@ -432,11 +430,13 @@ class SmtpServerCore:
 
     def _answer_auth(self, command: AnyCommand) -> Event:
         assert isinstance(command, Auth)
-        mechanism = SERVER_MECHANISMS.get(command.mechanism)
-        if mechanism is None:
+        if command.mechanism not in self.mechanisms:
             return Settled(Smtp.AUTH_UNKNOWN)
-        self._mechanism = mechanism()
-        return self._step(None if command.initial is None else command.initial.encode("ascii"), decode_initial)
+        try:
+            initial = None if command.initial is None else decode_initial(command.initial.encode("ascii"))
+        except SaslError:
+            return Settled(Smtp.AUTH_MALFORMED)
+        return LoginStep(command.mechanism, initial)
 
     def _read_response(self) -> Event | None:
         line = self._line(self._limits.auth_line)
@@ -446,25 +446,15 @@ class SmtpServerCore:
             return self._end_login(line)
         if line == b"*":
             return self._end_login(Settled(Smtp.AUTH_CANCELLED))
-        return self._step(line, decode_line)
-
-    def _step(self, response: bytes | None, unpack: Callable[[bytes], bytes]) -> Event:
-        assert self._mechanism is not None
         try:
-            result = self._mechanism.step(None if response is None else unpack(response))
+            return LoginStep("", decode_line(line))
         except SaslError:
             return self._end_login(Settled(Smtp.AUTH_MALFORMED))
-        if isinstance(result, Credentials):
-            self._end_login(None)
-            return LoginAsked(result)
-        self._read = SmtpServerCore._read_response
-        challenge = Reply(Smtp.AUTH_PROMPT.code, "", encode_line(result).decode("ascii"))
-        return Settled(challenge, offence=None)
 
-    def _end_login(self, event: Settled | None) -> Settled:
-        self._mechanism = None
+    def _end_login(self, event: Settled) -> Settled:
+        self.challenged = False
         self._read = SmtpServerCore._read_command
-        return event or Settled(Smtp.AUTH_FAILED)
+        return event
 
     # The message
 
@@ -607,11 +597,15 @@ class SmtpServerCore:
             self._refused_recipients += 1
 
     def _after_login(self, event: Event, reply: Reply) -> None:
+        self.challenged = reply.code == Smtp.AUTH_PROMPT.code
+        self._read = SmtpServerCore._read_response if self.challenged else SmtpServerCore._read_command
+        if self.challenged:
+            return
         if reply.positive:
             self.authenticated = True
             self._counts[Offence.IDLE] = 0
         else:
-            self._count(Offence.LOGIN if reply.code == Smtp.AUTH_FAILED.code else Offence.IDLE)
+            self._count(_LOGIN_OFFENCES.get(reply.code, Offence.IDLE))
 
     def _after_starttls(self, event: Event, reply: Reply) -> None:
         """Whatever was said before TLS does not count after it (RFC 3207 §4.2); only offences are not forgotten."""
@@ -643,18 +637,19 @@ def _hello(host: str, peer: str, extensions: tuple[str, ...]) -> Reply:
 
 
 @lru_cache(maxsize=64)
-def _extensions(mode: Mode, style: Style, limit: int, tls: bool, login: bool) -> tuple[str, ...]:
+def _extensions(mode: Mode, style: Style, limit: int, tls: bool, mechanisms: tuple[str, ...]) -> tuple[str, ...]:
     lines = ["PIPELINING", f"SIZE {limit}", "8BITMIME", "SMTPUTF8"]
     if style is not Style.CLASSIC:
         lines.append("ENHANCEDSTATUSCODES")  # the classic texts have none
     if tls:
         lines.append("STARTTLS")
-    if login:
-        lines.append(f"AUTH {' '.join(SERVER_MECHANISMS)}")
+    if mechanisms:
+        lines.append(f"AUTH {' '.join(mechanisms)}")
     lines.extend(rule.extension for rule in COMMANDS.values() if rule.extension and mode in rule.modes)
     return tuple(lines)
 
 
+_LOGIN_OFFENCES: Final = {Smtp.AUTH_FAILED.code: Offence.LOGIN, Smtp.AUTH_MALFORMED.code: Offence.ERROR}
 _NOT_HERE: Final = {"AUTH": Smtp.AUTH_NOT_OFFERED}
 
 _Answer = Callable[[SmtpServerCore, AnyCommand], Event]
@@ -681,6 +676,6 @@ _AFTER: Final[dict[type, _After]] = {
     Settled: SmtpServerCore._after_settled,
     DataEnded: SmtpServerCore._after_message,
     ChunkEnded: SmtpServerCore._after_chunk,
-    LoginAsked: SmtpServerCore._after_login,
+    LoginStep: SmtpServerCore._after_login,
     StartTls: SmtpServerCore._after_starttls,
 }

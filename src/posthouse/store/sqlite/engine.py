@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 from zlib import crc32
@@ -18,11 +18,13 @@ from posthouse.observe.log import Log
 from posthouse.ports.store import (
     Account,
     Conflict,
+    Credential,
     Damage,
     Delivered,
     Delivery,
     Domain,
     Draft,
+    Kept,
     Letter,
     Maildrop,
     Missing,
@@ -55,6 +57,9 @@ _ACCOUNT: Final = """
 """
 _DOMAIN: Final = """
     SELECT id, name, (SELECT count(*) FROM account WHERE domain = domain.id), created FROM domain
+"""
+_CREDENTIALS: Final = """
+    SELECT id, name, protocols, digest, scram, shared, created, used FROM credential WHERE account = ? ORDER BY id
 """
 # The whole list comes as texts made inside SQLite, in one step: with a row a step each row would cost a turn of the
 # interpreter lock, milliseconds when the event loop is busy.
@@ -285,14 +290,40 @@ class SqliteStore:
         rows = self._readers.inline(_DOMAIN + "WHERE name = ?", (name,))
         return Domain(*rows[0]) if rows else None
 
-    async def add_account(self, address: str, password: str, quota: int = 0) -> Account:
+    async def add_account(self, address: str, password: str, quota: int = 0, *, kept: Kept | None = None) -> Account:
         """Adds an account with an empty INBOX. Raises Conflict, Missing."""
         now = self._clock.now()
-        return await self._administer(functools.partial(jobs.add_account, address, password, quota, now))
+        return await self._administer(functools.partial(jobs.add_account, address, password, quota, now, kept))
 
-    async def set_password(self, address: str, password: str, *, expected: str | None = None) -> bool:
+    async def set_password(
+        self, address: str, password: str, *, expected: str | None = None, kept: Kept | None = None
+    ) -> bool:
         """Replaces the hash, if it still is the expected one. Raises Missing."""
-        return await self._administer(functools.partial(jobs.set_password, address, password, expected))
+        now = self._clock.now()
+        return await self._administer(functools.partial(jobs.set_password, address, password, expected, kept, now))
+
+    async def credentials(self, account: int) -> list[Credential]:
+        """What this account can log in with beside its hash."""
+        return self._lookups.credentials(account, self._find_credentials)
+
+    def _find_credentials(self, account: int) -> list[Credential]:
+        return [Credential(*row) for row in self._readers.inline(_CREDENTIALS, (account,))]
+
+    async def add_credential(self, address: str, credential: Credential) -> None:
+        """Adds an app password. Raises Missing, Conflict."""
+        await self._administer(functools.partial(jobs.add_credential, address, credential))
+
+    async def remove_credential(self, address: str, name: str) -> None:
+        """Removes an app password. Raises Missing."""
+        await self._administer(functools.partial(jobs.remove_credential, address, name))
+
+    async def touch(self, used: Mapping[int, float]) -> None:
+        """Notes when credentials were last used, without a sync."""
+        await self._change(functools.partial(jobs.touch, dict(used)), lazy=True)
+
+    def secret(self) -> bytes:
+        """32 random octets that are this store's own for ever."""
+        return bytes(self._readers.inline("SELECT octets FROM secret WHERE name = 'login'")[0][0])
 
     async def remove_account(self, address: str) -> int:
         """Removes the account and its mail. Raises Missing, Conflict."""
@@ -380,11 +411,16 @@ class SqliteStore:
             self._lookups.changed()
 
     async def _change(
-        self, work: Callable[[Any, Batch], T], *, frees: bool = False, mailboxes: Sequence[int] = ()
+        self,
+        work: Callable[[Any, Batch], T],
+        *,
+        frees: bool = False,
+        mailboxes: Sequence[int] = (),
+        lazy: bool = False,
     ) -> T:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._writer.admit(0)
-        self._writer.submit(Job(future, work, 0, frees, mailboxes))
+        self._writer.submit(Job(future, work, 0, frees, mailboxes, lazy=lazy))
         return await future
 
     async def _in_thread(self, work: Callable[..., T], *arguments: Any) -> T:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
 
-from posthouse.ports.store import Account, Conflict, Delivered, Delivery, Domain, Missing, Network
+from posthouse.ports.store import Account, Conflict, Credential, Delivered, Delivery, Domain, Kept, Missing, Network
 from posthouse.store.sqlite.pool import PAGE
 
 INBOX: Final = "INBOX"
@@ -44,6 +44,7 @@ class Job:
     weight: int = 0  # octets it keeps in memory
     frees: bool = False  # gives room back: a full disk's reserve is spent for it
     mailboxes: Sequence[int] = ()  # that are changed
+    lazy: bool = False  # a note that may be lost in a crash: alone it costs no sync
     result: Any = None
     error: Exception | None = None
 
@@ -153,7 +154,9 @@ def remove_domain(name: str, cursor: sqlite3.Cursor, batch: Batch) -> None:
     batch.changed = True
 
 
-def add_account(address: str, password: str, quota: int, now: float, cursor: sqlite3.Cursor, batch: Batch) -> Account:
+def add_account(
+    address: str, password: str, quota: int, now: float, kept: Kept | None, cursor: sqlite3.Cursor, batch: Batch
+) -> Account:
     """Adds an account with an empty INBOX."""
     local, _, domain = address.rpartition("@")
     rows = cursor.execute("SELECT id FROM domain WHERE name = ?", (domain,)).fetchall()
@@ -173,20 +176,85 @@ def add_account(address: str, password: str, quota: int, now: float, cursor: sql
         " VALUES (?, ?, (SELECT uidvalidity FROM state), 1, 1, 0, 0)",
         (account, INBOX),
     )
+    inbox = cursor.lastrowid or 0
+    _keep(account, kept, now, cursor)
     batch.changed = True
-    return Account(account, address, password, cursor.lastrowid or 0, quota, 0, 0, now)
+    return Account(account, address, password, inbox, quota, 0, 0, now)
 
 
-def set_password(address: str, password: str, expected: str | None, cursor: sqlite3.Cursor, batch: Batch) -> bool:
+def set_password(
+    address: str,
+    password: str,
+    expected: str | None,
+    kept: Kept | None,
+    now: float,
+    cursor: sqlite3.Cursor,
+    batch: Batch,
+) -> bool:
     """Replaces an account's hash, when `expected` is given only if that is the hash it has; returns whether."""
-    rows = cursor.execute("SELECT password FROM account WHERE address = ?", (address,)).fetchall()
+    rows = cursor.execute("SELECT password, id FROM account WHERE address = ?", (address,)).fetchall()
     if not rows:
         raise Missing(f"there is no account {address}")
     if expected is not None and rows[0][0] != expected:
         return False
     cursor.execute("UPDATE account SET password = ? WHERE address = ?", (password, address))
+    cursor.execute("DELETE FROM credential WHERE account = ? AND name = ''", (rows[0][1],))
+    _keep(rows[0][1], kept, now, cursor)
     batch.changed = True
     return True
+
+
+def _keep(account: int, kept: Kept | None, now: float, cursor: sqlite3.Cursor) -> None:
+    """What is kept of the account's own password beside the hash."""
+    if kept is not None:
+        cursor.execute(
+            "INSERT INTO credential (account, name, protocols, digest, scram, shared, created, used)"
+            " VALUES (?, '', '', x'', ?, ?, ?, 0)",
+            (account, kept.scram, kept.shared, now),
+        )
+
+
+def add_credential(address: str, credential: Credential, cursor: sqlite3.Cursor, batch: Batch) -> None:
+    """Adds an app password."""
+    account = _account(address, cursor)
+    if cursor.execute("SELECT 1 FROM credential WHERE account = ? AND name = ?", (account, credential.name)).fetchall():
+        raise Conflict(f"{address} has an app password {credential.name} already")
+    cursor.execute(
+        "INSERT INTO credential (account, name, protocols, digest, scram, shared, created, used)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, 0)",
+        (
+            account,
+            credential.name,
+            credential.protocols,
+            credential.digest,
+            credential.scram,
+            credential.shared,
+            credential.created,
+        ),
+    )
+    batch.changed = True
+
+
+def remove_credential(address: str, name: str, cursor: sqlite3.Cursor, batch: Batch) -> None:
+    """Removes an app password."""
+    account = _account(address, cursor)
+    cursor.execute("DELETE FROM credential WHERE account = ? AND name = ?", (account, name))
+    if not cursor.rowcount:
+        raise Missing(f"{address} has no app password {name}")
+    batch.changed = True
+
+
+def touch(used: Mapping[int, float], cursor: sqlite3.Cursor, batch: Batch) -> None:
+    """Notes when credentials were last used."""
+    cursor.executemany("UPDATE credential SET used = max(used, ?) WHERE id = ?", [(at, id) for id, at in used.items()])
+    batch.changed = True
+
+
+def _account(address: str, cursor: sqlite3.Cursor) -> int:
+    rows = cursor.execute("SELECT id FROM account WHERE address = ?", (address,)).fetchall()
+    if not rows:
+        raise Missing(f"there is no account {address}")
+    return int(rows[0][0])
 
 
 def remove_account(address: str, cursor: sqlite3.Cursor, batch: Batch) -> int:
@@ -201,6 +269,7 @@ def remove_account(address: str, cursor: sqlite3.Cursor, batch: Batch) -> int:
         count += _delete(mailbox, "id BETWEEN ? AND ?", (base, base + LAST_UID), cursor, batch)
     cursor.execute("DELETE FROM mailbox WHERE account = ?", (account,))
     cursor.execute("DELETE FROM sender WHERE account = ?", (account,))
+    cursor.execute("DELETE FROM credential WHERE account = ?", (account,))
     cursor.execute("DELETE FROM account WHERE id = ?", (account,))
     batch.changed = True
     return count

@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from posthouse.ports.store import Account, Domain, Maildrop, Network
+from posthouse.ports.store import Account, Credential, Domain, Maildrop, Network
 from posthouse.ports.system import Clock
 from posthouse.store.datadir import DataDirectory
 
@@ -33,6 +33,7 @@ class Lookups:
     __slots__ = (
         "_accounts",
         "_clock",
+        "_credentials",
         "_domains",
         "_file",
         "_mapped",
@@ -48,6 +49,7 @@ class Lookups:
         self._accounts: dict[str, Account] = {}
         self._networks: tuple[Network, ...] = ()
         self._networks_fresh = False
+        self._credentials: dict[int, list[Credential]] = {}
         self._file = -1
         self._mapped: mmap.mmap | None = None
         self._seen = b"none yet"
@@ -92,6 +94,13 @@ class Lookups:
             self._networks_fresh = True
         return self._networks
 
+    def credentials(self, account: int, find: Callable[[int], list[Credential]]) -> list[Credential]:
+        """What an account can log in with beside its hash, likewise."""
+        self._check()
+        if (known := self._credentials.get(account)) is None:
+            known = self._credentials[account] = find(account)
+        return known
+
     def changed(self) -> None:
         """Tells every process, this one included, that a domain or an account was changed just now."""
         self._forget()
@@ -103,7 +112,8 @@ class Lookups:
     def _check(self) -> None:
         mark = b"" if self._mapped is None else self._mapped[:MARK]
         now = self._clock.monotonic()
-        if mark != self._seen or now - self._since > LIFETIME or len(self._accounts) + len(self._domains) > MOST:
+        many = len(self._accounts) + len(self._domains) + len(self._credentials) > MOST
+        if mark != self._seen or now - self._since > LIFETIME or many:
             self._forget()
             self._seen, self._since = mark, now
 
@@ -111,6 +121,7 @@ class Lookups:
         self._domains.clear()
         self._accounts.clear()
         self._networks_fresh = False
+        self._credentials.clear()
 
 
 class Maildrops:

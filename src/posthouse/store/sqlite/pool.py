@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sqlite3
 import sys
@@ -114,6 +115,8 @@ def _migrate(connection: sqlite3.Connection, number: int, script: str, now: floa
             if number == 1:
                 connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
                 connection.execute("INSERT INTO state VALUES (1, 0, 0, 0, ?)", (now,))
+            if number == 2:
+                connection.execute("INSERT INTO secret VALUES ('login', ?)", (os.urandom(32),))
             connection.execute(f"PRAGMA user_version={number}")
         connection.execute("COMMIT")
     except BaseException:

@@ -81,6 +81,7 @@ class Writer:
         self.read_only = False
         self._connection = open_one()
         self._cursor = self._connection.cursor()
+        self._unsynced = False  # the connection's COMMITs do not sync: only while a lazy batch is written
         self._thread = threading.Thread(target=self._run, name="posthouse-writer", daemon=True)
         self._thread.start()
 
@@ -182,6 +183,7 @@ class Writer:
             return
         try:
             self._recover()
+            self._choose_sync(lazy=all(isinstance(job, Job) and job.lazy for job in jobs))
             self._cursor.execute("BEGIN IMMEDIATE")
             self._deposit([job for job in jobs if isinstance(job, Deposit)], batch)
             for job in jobs:
@@ -202,6 +204,13 @@ class Writer:
         self._pause = IDLE
         self._pages += batch.pages + 4
         self._files.remove(batch.files)
+
+    def _choose_sync(self, *, lazy: bool) -> None:
+        """Before each transaction: in WAL mode NORMAL leaves the sync of its COMMIT out, and the next one syncs both.
+        Looked at every time, so that no fault on the way leaves a letter without its sync."""
+        if lazy != self._unsynced:
+            self._cursor.execute(f"PRAGMA synchronous={'NORMAL' if lazy else 'FULL'}")
+            self._unsynced = lazy
 
     def _deposit(self, deposits: list[Deposit], batch: Batch) -> None:
         """All letters together, as the first work of the transaction; when one of them is bad, the transaction begins
@@ -287,6 +296,7 @@ class Writer:
             return
         old, self._connection = self._connection, self._open()
         self._cursor = self._connection.cursor()
+        self._unsynced = False
         with contextlib.suppress(sqlite3.Error):
             old.close()
         self._readers.renew()
