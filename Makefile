@@ -30,9 +30,10 @@ check: ## ruff, mypy --strict, the floors of the architecture, the generated pag
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m tools.docs --check
 
-torture: ## kill the server 200 times under load and count what was lost (ROUNDS=n, TORTURE="--power --seed 7")
+torture: ## kill the server 200 times under load, count what was lost, time failed logins (ROUNDS=n, TORTURE="--power --seed 7")
 	@sh tools/prepare.sh dev
 	@$(BIN)/python -m tests.torture.kill --rounds $(ROUNDS) $(TORTURE)
+	@$(BIN)/python -m tests.torture.timing
 
 bench: ## measure beside Postfix and Dovecot (BENCH="--only W1,P1 --short" passes options; root for the peers)
 	@sh tools/prepare.sh dev

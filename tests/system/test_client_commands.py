@@ -345,7 +345,7 @@ def chatter(talk: Talk) -> None:
         (pop3([LETTER], quit=b"-ERR no\r\n"), 69, "quit"),
         (pop3([LETTER], quit=b""), 75, "quit"),
         (silent, 75, "greeting"),
-        (chatter, 76, "user"),
+        (chatter, 76, "capa"),
     ],
 )
 def test_every_failure_of_reading_has_its_code(script: Callable[[Talk], None], code: int, stage: str | None) -> None:
@@ -373,7 +373,15 @@ def test_a_list_asks_for_many_headers_at_once_where_it_may() -> None:
     heard: list[bytes] = []
 
     def waits(talk: Talk) -> None:
-        for reply in (b"+OK\r\n", b"+OK\r\n", b"+OK\r\n", b"+OK\r\n1 5\r\n2 5\r\n.\r\n", b"-ERR\r\n", capa):
+        for reply in (
+            b"+OK\r\n",
+            b"-ERR\r\n",
+            b"+OK\r\n",
+            b"+OK\r\n",
+            b"+OK\r\n1 5\r\n2 5\r\n.\r\n",
+            b"-ERR\r\n",
+            capa,
+        ):
             talk.say(reply)
             talk.line()
         heard.extend((b"TOP 1 0", talk.line()))  # both are here before either is answered
@@ -465,7 +473,7 @@ def test_a_large_message_costs_constant_memory(tmp_path: Path) -> None:
     block = (b"QUJD" * 19 + b"\r\n") * 800
 
     def script(talk: Talk) -> None:
-        for answer in (b"+OK hi\r\n", b"+OK\r\n", b"+OK\r\n"):
+        for answer in (b"+OK hi\r\n", b"-ERR\r\n", b"+OK\r\n", b"+OK\r\n"):
             talk.say(answer)
             talk.line()
         head = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\ntext\r\n--b\r\n"
@@ -485,7 +493,14 @@ def test_a_large_message_costs_constant_memory(tmp_path: Path) -> None:
 
 def test_a_server_that_closes_in_the_middle_of_a_message_loses_nothing(tmp_path: Path) -> None:
     def script(talk: Talk) -> None:
-        for answer in (b"+OK hi\r\n", b"+OK\r\n", b"+OK\r\n", b"+OK\r\n1 id-1\r\n.\r\n", b"+OK\r\n1 100\r\n.\r\n"):
+        for answer in (
+            b"+OK hi\r\n",
+            b"-ERR\r\n",
+            b"+OK\r\n",
+            b"+OK\r\n",
+            b"+OK\r\n1 id-1\r\n.\r\n",
+            b"+OK\r\n1 100\r\n.\r\n",
+        ):
             talk.say(answer)
             talk.line()
         talk.say(b"+OK 100 octets\r\nSubject: half\r\n")

@@ -13,7 +13,7 @@ from posthouse.cli.exits import Exit, Problem, print_json, problem_of
 from posthouse.cli.fetching import Fetched, Target, open_target, save_attachments
 from posthouse.cli.helpers import Progress, observer
 from posthouse.clients.failure import Failure, Kind
-from posthouse.clients.pop3 import Pop3Client, refusal
+from posthouse.clients.pop3 import IN_CLEAR, Pop3Client, refusal
 from posthouse.clients.security import Security
 from posthouse.mail.charsets import harmless_line
 from posthouse.mail.message import Message
@@ -140,12 +140,12 @@ class Session:
             security=access.security,
         )
         _need(await self.client.greet(), "greeting")
-        if not (self.client.private or access.insecure or self._consent()):
+        method = await self.client.choose_login()
+        if method in IN_CLEAR and not (self.client.private or access.insecure or self._consent()):
             text = "the server offers no encryption that we can use, and the password was not sent in clear"
             raise Failure(Kind.LOGIN, "auth", text)
         try:
-            _need(await self.client.user(access.login), "user")
-            _need(await self.client.password(access.password), "pass")
+            _need(*await self.client.login(method, access.login, access.password))
         except ValueError as error:  # a name or a password that POP3 cannot carry
             raise Problem(Exit.DATA, f"{error}. Nothing was read.", stage="auth") from error
 

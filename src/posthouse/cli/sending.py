@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,9 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from posthouse.cli.exits import ADVICE, Exit, advice_of, exit_of, sentence
 from posthouse.clients.failure import Failure, Kind
+from posthouse.clients.login import KNOWN
 from posthouse.clients.security import SUBMISSIONS, Security
 from posthouse.clients.smtp import Letter, Outcome, Result, SmtpClient
 from posthouse.net.dial import Server, Unreachable
+from posthouse.sasl.registry import CLEAR, CRAM_MD5
 
 if TYPE_CHECKING:
     from posthouse.ports.system import SessionObserver
@@ -134,11 +137,14 @@ async def _connect(plan: Plan) -> SmtpClient:
 
 
 def _check_login(plan: Plan, client: SmtpClient) -> None:
-    if not client.can_login:
+    if client.mechanism is None:
         offered = " ".join(client.extensions.mechanisms) or "none"
-        text = f"the server offers no login that we know: we know PLAIN and LOGIN, it offers {offered}"
+        text = f"the server offers no login that we know: we know {KNOWN}, it offers {offered}"
         raise Failure(Kind.LOGIN, "auth", text)
-    if not client.private and not plan.consent():
+    if client.mechanism == CRAM_MD5:
+        text = "the server offers neither encryption nor SCRAM-SHA-256: CRAM-MD5 hides the password from listeners only"
+        print(f"posthouse send: {text}", file=sys.stderr)
+    if client.mechanism in CLEAR and not client.private and not plan.consent():
         text = "the server offers no encryption that we can use, and the password was not sent in clear"
         raise Failure(Kind.LOGIN, "auth", text)
 

@@ -6,13 +6,35 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final, TypeVar
 
 from posthouse.clients.failure import Failure, Kind, dial, next_of
+from posthouse.clients.login import Exchange, choose
 from posthouse.clients.security import POP3S, Security, injected, protect
 from posthouse.mail.reply import PeerError
 from posthouse.net.dial import is_loopback
 from posthouse.net.wire import Wire
 from posthouse.pop3.client import Answer, Answered, Command, Ended, Event, Piece, Pop3ClientCore, Unasked
-from posthouse.pop3.commands import Capa, Dele, Last, List, Noop, Pass, Quit, Retr, Rset, Stat, Stls, Top, Uidl, User
+from posthouse.pop3.commands import (
+    Apop,
+    Auth,
+    Capa,
+    Dele,
+    Last,
+    List,
+    Noop,
+    Pass,
+    Quit,
+    Retr,
+    Rset,
+    SaslResponse,
+    Stat,
+    Stls,
+    Top,
+    Uidl,
+    User,
+)
 from posthouse.ports.system import SessionObserver
+from posthouse.sasl.digests import apop_digest, find_timestamp
+from posthouse.sasl.registry import CLEAR, CRAM_MD5
+from posthouse.sasl.scram import NAME as SCRAM
 
 PORT: Final = 110  # RFC 1939 §3
 PATIENCE: Final = 120.0  # seconds until the next part of a reply; a large maildrop may take a while to open
@@ -20,6 +42,10 @@ LISTING_LINE: Final = 4_096  # octets of one line of a listing; RFC 1939 §3 say
 LISTING: Final = 1_000_000  # lines of one listing
 MESSAGE: Final = 4_294_967_296  # octets of one message, so that no server fills a disk
 TOP_OCTETS: Final = 65_536  # octets of each of many tops
+INITIAL: Final = 150  # octets of an initial response, so that AUTH stays within 255 (RFC 5034 §4)
+USER: Final = "USER"  # logins that are no SASL mechanism
+APOP: Final = "APOP"
+IN_CLEAR: Final = CLEAR | {USER}
 QUIT_PATIENCE: Final = 60.0  # a server that removes many letters needs its time
 
 Sink = Callable[[bytes], None]
@@ -50,6 +76,7 @@ class Pop3Client:
         self.on_line = on_line
         self._observer = observer
         self._patience = patience
+        self._word: str | None = None  # of APOP, in the greeting
         self._events: AsyncIterator[Event] = wire.events(self.core)
         wire.tap = observer
         wire.patience = wire.stall_timeout = patience
@@ -99,6 +126,7 @@ class Pop3Client:
     async def greet(self) -> Answer:
         """The server's first line; after it STLS where that is wanted (RFC 2595 §4)."""
         answer = await self._answer("greeting")
+        self._word = find_timestamp(answer.text)
         if answer.positive and self._security.wanted(self.wire):
             await self._start_tls()
         return answer
@@ -124,6 +152,50 @@ class Pop3Client:
 
     async def _protect(self) -> None:
         await protect(self.wire, self._host, self._security, self._observer, self._patience)
+
+    async def choose_login(self) -> str:
+        """How `login` logs in: a SASL mechanism, "APOP" or "USER". Asks the server what it offers (RFC 5034 §3)."""
+        answer, offered = await self.capabilities()
+        mechanisms = offered.get("SASL", "").upper().split() if answer.positive else []
+        if SCRAM in mechanisms:
+            return SCRAM
+        if not self.private:
+            if CRAM_MD5 in mechanisms:
+                return CRAM_MD5
+            if self._word is not None:
+                return APOP
+        if answer.positive and "USER" not in offered and (name := choose(mechanisms, private=self.private)) is not None:
+            return name
+        return USER
+
+    async def login(self, method: str, name: str, password: str) -> tuple[Answer, str]:
+        """Opens the maildrop; the last answer, and the stage it came at. Where the method sends the password, the
+        caller has made sure that it may pass. Raises Failure, also when the server cannot prove what it must."""
+        if method == USER:
+            answer = await self.user(name)
+            if not answer.positive:
+                return answer, "user"
+            return await self.password(password), "pass"
+        if method == APOP:
+            assert self._word is not None, "APOP was chosen"
+            return await self._say(Apop(name, apop_digest(self._word, password.encode("utf-8"))), "pass"), "pass"
+        return await self._exchange(Exchange(method, name, password)), "pass"
+
+    async def _exchange(self, exchange: Exchange) -> Answer:
+        initial = await exchange.initial()
+        if initial is not None and len(initial) > INITIAL:
+            initial = None
+        answer = await self._say(Auth(exchange.name, initial), "auth")
+        while answer.status == "+":
+            try:
+                response = await exchange.answer(answer.line[2:])
+            except Failure:
+                await self._say(SaslResponse(None), "auth")  # RFC 5034 §4: the exchange is cancelled
+                raise
+            answer = await self._say(SaslResponse(response), "auth")
+        if answer.positive:
+            exchange.check()
+        return answer
 
     async def user(self, name: str) -> Answer:
         """Names the maildrop. After a refusal no password may be sent."""
@@ -229,7 +301,7 @@ class Pop3Client:
 
     async def _say(self, command: Command, stage: str, sink: Sink | None = None) -> Answer:
         await self.check_silence()
-        self.wire.write(self.core.send(command), secret=isinstance(command, Pass))
+        self.wire.write(self.core.send(command), secret=isinstance(command, Apop | Auth | Pass | SaslResponse))
         return await self._answer(stage, sink)
 
     async def _answer(self, stage: str, sink: Sink | None = None) -> Answer:

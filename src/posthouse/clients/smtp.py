@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from posthouse.clients.failure import Failure, Kind, dial, next_of
+from posthouse.clients.login import KNOWN, Exchange, choose
 from posthouse.clients.security import SUBMISSIONS, Security, injected, protect
 from posthouse.mail.address import Address
 from posthouse.mail.reply import PeerError
 from posthouse.net.dial import is_loopback
 from posthouse.net.wire import Wire
 from posthouse.ports.system import SessionObserver
+from posthouse.sasl.mechanisms import encode_line
 from posthouse.smtp.client import Answer, Answered, Command, Event, Extensions, Response, SmtpClientCore, Stuffer
 from posthouse.smtp.commands import Auth, Data, Ehlo, Helo, Mail, Quit, Rcpt, Rset, StartTls
 
@@ -188,28 +189,30 @@ class SmtpClient:
         return answer
 
     @property
-    def can_login(self) -> bool:
-        """Whether the server offers a login that we know."""
-        return bool({"PLAIN", "LOGIN"} & set(self.extensions.mechanisms))
+    def mechanism(self) -> str | None:
+        """The login mechanism that `login` takes: the strongest that the server offers and we know."""
+        return choose(self.extensions.mechanisms, private=self.private)
 
     async def login(self, name: str, password: str) -> Answer:
-        """Logs in with PLAIN (RFC 4616), or LOGIN where there is only that. The caller has made sure that the password
-        may pass. Raises Failure when it is refused."""
-        if "PLAIN" in self.extensions.mechanisms:
-            secret = base64.b64encode(f"\0{name}\0{password}".encode()).decode("ascii")
-            answer = await self._say(Auth("PLAIN", secret), "auth", secret=True)
-            if answer.code == 334:  # the server did not look at the initial response
-                answer = await self._respond(secret)
-        elif "LOGIN" in self.extensions.mechanisms:
-            answer = await self._say(Auth("LOGIN"), "auth", secret=True)
-            for word in (name, password):
-                if answer.code != 334:
-                    break
-                answer = await self._respond(base64.b64encode(word.encode()).decode("ascii"))
-        else:
-            raise Failure(Kind.LOGIN, "auth", "the server offers no login that we know (PLAIN or LOGIN)")
+        """Logs in by `mechanism`. The caller has made sure that the password may pass where it must. Raises Failure
+        when it is refused, or when the server cannot prove what the mechanism asks of it."""
+        mechanism = self.mechanism
+        if mechanism is None:
+            raise Failure(Kind.LOGIN, "auth", f"the server offers no login that we know ({KNOWN})")
+        exchange = Exchange(mechanism, name, password)
+        initial = await exchange.initial()
+        text = None if initial is None else encode_line(initial).decode("ascii") or "="
+        answer = await self._say(Auth(mechanism, text), "auth", secret=True)
+        while answer.code == 334:
+            try:
+                response = await exchange.answer(answer.lines[-1][4:])
+            except Failure:
+                await self._respond(b"*")  # RFC 4954 §4: the exchange is cancelled
+                raise
+            answer = await self._respond(encode_line(response))
         if answer.code != 235:
             raise login_refusal(answer)
+        exchange.check()
         return answer
 
     async def quit(self) -> None:
@@ -400,8 +403,8 @@ class SmtpClient:
         if event is not None:
             raise self._unasked(event.answer, stage)
 
-    async def _respond(self, encoded: str) -> Answer:
-        return await self._say(Response(encoded.encode("ascii")), "auth", secret=True)
+    async def _respond(self, octets: bytes) -> Answer:
+        return await self._say(Response(octets), "auth", secret=True)
 
     async def _drain(self, stage: str) -> None:
         try:

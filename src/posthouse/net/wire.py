@@ -19,6 +19,7 @@ from posthouse.ports.system import Endpoint, SessionObserver
 READ_BUFFER: Final = 65_536  # octets of one read; larger gains nothing on loopback, smaller costs calls
 INPUT_HIGH: Final = 262_144  # octets read and not yet used, above which the socket is not read
 STALL_TIMEOUT: Final = 300.0  # seconds a peer may leave our octets unread; RFC 5321 §4.5.3.2.7
+REST_EXACT: Final = 0.002  # seconds at the end of a rest that pass in turns of the loop: timers are a millisecond late
 CLOSE_TIMEOUT: Final = 10.0  # seconds the last octets have to leave after close
 TLS_CLOSE_TIMEOUT: Final = 2.0  # seconds for the peer's own word of farewell, which nobody needs (RFC 8446 §6.1)
 
@@ -334,14 +335,25 @@ class Wire(asyncio.BufferedProtocol):
 
     async def rest(self, seconds: float) -> None:
         """Sends what was written and lets time pass, whatever the peer sends meanwhile; ends at once when the peer is
-        gone or the server is being stopped."""
+        gone or the server is being stopped.
+
+        The end is exact: timers count whole milliseconds from where they are set, so what was done before would
+        still show in the fractions. The last of it passes in turns of the event loop.
+        """
         self._flush()
         due = self._loop.time() + seconds
-        while not self._lost and not self._stop_asked and self._loop.time() < due:
+        while self._resting(due - REST_EXACT):
             try:
-                await self._waiting(due)
-            except (TimeoutError, Stopping):
+                await self._waiting(due - REST_EXACT)
+            except TimeoutError:
+                break
+            except Stopping:
                 return
+        while self._resting(due):  # noqa: ASYNC110 (nothing happens that could be waited for)
+            await asyncio.sleep(0)
+
+    def _resting(self, due: float) -> bool:
+        return not self._lost and not self._stop_asked and self._loop.time() < due
 
     async def finish(self, discard: float = 0.0) -> None:
         """Sends what was written, ends our half, reads and forgets the peer's octets for at most `discard` seconds

@@ -166,7 +166,7 @@ class Pop3ClientCore:
         if line is None:
             return None
         if self.tap is not None:
-            self.tap(line + b"\r\n", False)
+            self.tap((b"+ ********" if line.startswith(b"+ ") else line) + b"\r\n", False)
         if not self._expected:
             return Unasked(line)
         command, many = self._expected.popleft()

@@ -237,13 +237,13 @@ class _Session:
                 "pop3_session",
                 account=self._account,
                 mechanism=self._login.mechanism,
-                app=self._app,
                 peer=str(self._wire.peer),
                 tls=str(self._wire.encryption or ""),
                 end=self._end,
                 messages=len(self._snapshot.rows),
                 retrieved=len(self._snapshot.retrieved),
                 deleted=self._removed,
+                **({"app": self._app} if self._app else {}),
             )
 
     def _say(self, reply: Reply) -> None:

@@ -347,9 +347,9 @@ class _Session:
             protocol=client.mode,
             login=opened.account.address,
             mechanism=mechanism,
-            app=opened.app,
             peer=client.address,
             tls=client.tls,
+            **({"app": opened.app} if opened.app else {}),
         )
         return Smtp.AUTH_OK
 
