@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.system.dovecot import USER, dovecot
 from tests.system.programs import find_program, run_program
 from tests.system.server import (
     PASSWORD,
@@ -188,3 +189,18 @@ def test_a_stopped_server_forgets_no_verifier(data: Path, tmp_path: Path) -> Non
     with serving(data, "pop3") as server:
         listed = posthouse(*reading(server, "new@x.mail"), "-v", "list", cwd=tmp_path)
         assert listed.returncode == 0 and b"SCRAM-SHA-256" in listed.stderr
+
+
+@pytest.mark.parametrize(
+    ("mechanisms", "taken"), [("plain login scram-sha-256", "SCRAM-SHA-256"), ("plain login", "PLAIN")]
+)
+def test_our_client_logs_in_at_dovecot(tmp_path: Path, mechanisms: str, taken: str) -> None:
+    """Another hand's SCRAM: catches a mistake that both of our roles share."""
+    with dovecot(mechanisms) as port:
+        url = ["read", "--url", f"pop3://{USER.replace('@', '%40')}@127.0.0.1:{port}"]
+        listed = posthouse(*url, "-v", "list", cwd=tmp_path)
+        assert listed.returncode == 0, listed.stderr
+        by_pass = b" -> PASS ********" in listed.stderr
+        assert (f"AUTH {taken} ********".encode() in listed.stderr) != by_pass
+        assert by_pass is (taken == "PLAIN")
+        assert posthouse(*url, "list", cwd=tmp_path, password="wrong").returncode == 77

@@ -77,7 +77,7 @@ def test_starttls_works_when_nobody_interferes(made: Made) -> None:
 def test_stls_works_when_nobody_interferes(made: Made) -> None:
     code, _, heard = read(stls(made), "--cacert", str(made.authority))
     assert code == 0
-    assert heard.startswith(b"CAPA\nSTLS\nUSER test\nPASS secret word")
+    assert heard.startswith(b"CAPA\nSTLS\nCAPA\nUSER test\nPASS secret word")
 
 
 @pytest.mark.parametrize("behind", [b"250-x.mail\r\n250 AUTH PLAIN\r\n", b"2", b"250-x.mail\r\n250"])
