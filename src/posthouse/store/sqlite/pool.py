@@ -115,7 +115,7 @@ def _migrate(connection: sqlite3.Connection, number: int, script: str, now: floa
             if number == 1:
                 connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
                 connection.execute("INSERT INTO state VALUES (1, 0, 0, 0, ?)", (now,))
-            if number == 2:
+            if number == 3:
                 connection.execute("INSERT INTO secret VALUES ('login', ?)", (os.urandom(32),))
             connection.execute(f"PRAGMA user_version={number}")
         connection.execute("COMMIT")
