@@ -6,8 +6,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export VENV
 ROUNDS ?= 200
+FUZZ ?= --seconds 600
 
-.PHONY: help run test check torture bench docs clean
+.PHONY: help run test check torture fuzz bench docs clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile
@@ -34,6 +35,10 @@ torture: ## kill the server 200 times under load, count what was lost, time fail
 	@sh tools/prepare.sh dev
 	@$(BIN)/python -m tests.torture.kill --rounds $(ROUNDS) $(TORTURE)
 	@$(BIN)/python -m tests.torture.timing
+
+fuzz: ## random octets against every core and parser for ten minutes (FUZZ="--seconds 60 --only smtp-server")
+	@sh tools/prepare.sh dev
+	@$(BIN)/python -m tests.fuzz.run $(FUZZ)
 
 bench: ## measure beside Postfix and Dovecot (BENCH="--only W1,P1 --short" passes options; root for the peers)
 	@sh tools/prepare.sh dev

@@ -1,7 +1,7 @@
 """What POP3 transcripts are played on: the real session over a maildrop that exists in memory only.
 
-Options (`!with`): style, host, idle, login (seconds), errors, failures, tls=on (offered; the handshake needs a socket)
-and those of `login_stage`.
+Options (`!with`): style, host, idle, login, session (seconds), errors, failures, idle_commands, tls=on (offered; the
+handshake needs a socket) and those of `login_stage`.
 Directives:
     !network network [right ...]   names a network with just these rights
     !letter octets          a letter (escapes as in C+)
@@ -199,6 +199,8 @@ class Pop3Stage:
             limits=Pop3Limits(
                 errors=int(options.get("errors", defaults.errors)),
                 login_failures=int(options.get("failures", defaults.login_failures)),
+                idle_commands=int(options.get("idle_commands", defaults.idle_commands)),
+                session_timeout=float(options.get("session", defaults.session_timeout)),
                 login_timeout=float(options.get("login", defaults.login_timeout)),
                 idle_timeout=float(options.get("idle", defaults.idle_timeout)),
             ),

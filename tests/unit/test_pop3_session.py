@@ -345,7 +345,7 @@ def test_the_core_holds_no_more_than_a_line() -> None:
         while core.next_event() is not None:
             pass
     assert len(core._buffer) <= 512
-    core = Pop3ServerCore(Pop3Limits())
+    core = Pop3ServerCore(Pop3Limits(idle_commands=100_000))
     core.feed(b"CAPA\r\n" * 10_000 + b"USER")
     while core.next_event() is not None:
         pass

@@ -22,12 +22,13 @@ from posthouse.net.tls import BadCertificate, ServerTls
 from posthouse.net.wire import Wire
 from posthouse.observe.log import Log
 from posthouse.policy.access import Access
+from posthouse.policy.guard import Guard
 from posthouse.ports.store import Store
 from posthouse.ports.system import Clock, Endpoint, Observer, Random
 from posthouse.servers.login import LoginService
 from posthouse.servers.pop3 import Pop3Server
 from posthouse.servers.smtp import SmtpServer
-from posthouse.store import Options, open_store
+from posthouse.store import Options, StoreError, open_bans, open_store
 
 
 @dataclass(slots=True, frozen=True)
@@ -66,6 +67,7 @@ class App:
         self._logins: Logins | None = None
         self._directory: AccountDirectory | None = None
         self._certificates = CertificateKeeper(data, self._clock, log, self._domains)
+        self._guard: Guard | None = None
 
     @property
     def directory(self) -> AccountDirectory:
@@ -93,6 +95,11 @@ class App:
             log=self._log,
         )
         self._access = Access(self._store, self._clock)
+        try:
+            self._guard = self._open_guard(config)
+        except StoreError:
+            await self.stop()
+            raise
         self._credentials = Credentials(config.accounts, self._clock, self._random)
         self._logins = Logins(
             self._store,
@@ -109,12 +116,27 @@ class App:
             await self.stop()
             raise
 
+    def _open_guard(self, config: Config) -> Guard:
+        guard = Guard(
+            config.limits,
+            config.sending,
+            clock=self._clock,
+            random=self._random,
+            log=self._log,
+            store=open_bans(self._data, log=self._log),
+        )
+        guard.start()
+        self._sessions.gate = guard
+        return guard
+
     async def reload(self, config: Config) -> None:
         """Takes a new configuration: new sessions follow it, running ones end as they began. Listeners that are no
         longer named stop accepting, new ones start; one that cannot is logged and left out."""
         self._config = config
         self._directory = self._make_directory(config)
         self._sessions.most = config.server.connections
+        if self._guard is not None:
+            self._guard.configure(config.limits, config.sending)
         self._resolver.close()
         self._resolver = DnsResolver(config.dns)
         try:
@@ -163,6 +185,9 @@ class App:
         if self._credentials is not None:
             self._credentials.close()
             self._credentials = None
+        if self._guard is not None:
+            await self._guard.stop()
+            self._guard = None
         if self._store is not None:
             await self._store.close()
             self._store = self._directory = None
@@ -194,7 +219,9 @@ class App:
         host = config.server.hostname or machine_name()
         style = Style(config.server.style)
         tls = self._certificates.tls
-        logins = LoginService(directory, config.accounts, self._clock, self._random, self._log, host=host)
+        logins = LoginService(
+            directory, config.accounts, self._clock, self._random, self._log, host=host, guard=self._guard
+        )
         reception = Reception(
             store,
             directory,
@@ -204,6 +231,7 @@ class App:
             host=host,
             limits=config.smtp.limits,
             sender=config.submission.sender,
+            guard=self._guard,
         )
         services = {
             mode: Service(
@@ -223,6 +251,7 @@ class App:
                 ).session,
                 Smtp.TOO_MANY_SESSIONS.encode(style),
                 Smtp.STOPPING.fill(host=host).encode(style),
+                banned=Smtp.BANNED.encode(style),
             )
             for mode in ("smtp", "submission", "lmtp")
         }
@@ -238,7 +267,7 @@ class App:
             tls=tls,
         )
         refusal, stopped = Pop3.TOO_MANY_SESSIONS.encode(style), Pop3.STOPPING.encode(style)
-        services["pop3"] = Service(pop3.session, refusal, stopped)
+        services["pop3"] = Service(pop3.session, refusal, stopped, banned=Pop3.BANNED.encode(style))
         if tls is not None:
             for name, inner in IMPLICIT_TLS.items():
                 services[name] = _within_tls(services[inner], tls, name)

@@ -69,3 +69,5 @@ def _facts(section: Section, name: str, setting: Setting) -> Iterator[str]:
         yield f"* Default: `{default if section is LISTENER else setting.show(default)}`{means}"
     if setting.rfc:
         yield f"* Standard: {setting.rfc}"
+    if setting.source:
+        yield f"* Why this number: {setting.source}"

@@ -427,6 +427,160 @@ class AccountSettings:
     ] = 0.5
 
 
+def _limit(help: str, source: str, low: int = 0, high: int = 1_000_000, empty: str = "no such limit") -> Setting:
+    return Setting(Kind.INTEGER, help, low=low, high=high, source=source, empty=empty)
+
+
+def _span(help: str, source: str, low: float, high: float) -> Setting:
+    return Setting(Kind.SECONDS, help, unit="seconds", low=low, high=high, source=source)
+
+
+@dataclass(slots=True)
+class LimitSettings:
+    """Connections and failed logins: what one address, one network and one account may do before it is slowed, put
+    off or banned. A network is an IPv4 /24 or an IPv6 /64; for bans an IPv6 /64 counts as one address."""
+
+    local: Annotated[
+        tuple[str, ...],
+        Setting(
+            Kind.NETWORKS,
+            "What counts as this machine itself in this section: no limit of connections but the one of all together, "
+            "and failed logins are delayed, never banned. A local socket always counts. Behind a proxy on this machine "
+            "everybody seems to come from here: then the proxy must set the limits.",
+            source="the loopback networks of RFC 1122 §3.2.1.3 and RFC 4291 §2.5.3",
+        ),
+    ] = ("127.0.0.0/8", "::1/128")
+    networks: Annotated[
+        tuple[str, ...],
+        Setting(
+            Kind.NETWORKS,
+            "Networks that are treated the same, such as an office whose people share one address: one telephone with "
+            "an old password must not lock all of them out.",
+            source="nobody but you knows them",
+        ),
+    ] = ()
+    address_connections: Annotated[
+        int,
+        _limit("Connections from one address at once.", "Postfix smtpd_client_connection_count_limit 50; mox 30"),
+    ] = 50
+    network_connections: Annotated[
+        int, _limit("Connections from one network at once.", "three times one address, as mox has it (30 and 90)")
+    ] = 150
+    address_rate: Annotated[int, _limit("New connections from one address in a minute.", "mox 300")] = 300
+    network_rate: Annotated[int, _limit("New connections from one network in a minute.", "mox 900")] = 900
+    delay_after: Annotated[
+        int,
+        _limit(
+            "Different wrong passwords for one account from one address that cost no delay; each further one doubles "
+            "it, from one second on. The same wrong password again counts once.",
+            "people mistype two or three times before they look it up; Dovecot delays from the first",
+            high=1000,
+            empty="delay from the first",
+        ),
+    ] = 3
+    delay_longest: Annotated[
+        float,
+        _span("The longest such delay.", "Dovecot AUTH_PENALTY_MAX_SECS 15", 0, 30),
+    ] = 15.0
+    pair_failures: Annotated[
+        int,
+        _limit(
+            "Different wrong passwords for one account from one address that end in a ban of this account from there. "
+            "Nobody is told of it: further logins are refused as if the password were wrong.",
+            "NIST SP 800-63B §5.2.2 allows 100 in all; a tenth of it from one place",
+            low=1,
+            high=10_000,
+            empty="",
+        ),
+    ] = 10
+    address_accounts: Annotated[
+        int,
+        _limit(
+            "Accounts for which logins from one address fail until all connections from there are refused.",
+            "a household has fewer; fail2ban's maxretry 5",
+            low=1,
+            high=10_000,
+            empty="",
+        ),
+    ] = 5
+    address_failures: Annotated[
+        int,
+        _limit(
+            "Different failed logins from one address until all connections from there are refused.",
+            "five accounts with ten wrong passwords each",
+            low=1,
+            high=10_000,
+            empty="",
+        ),
+    ] = 50
+    account_failures: Annotated[
+        int,
+        _limit(
+            "Different wrong passwords for one account, from wherever, after which strangers wait for a turn that "
+            "comes every five seconds. Networks from which the account was used not long ago are not affected.",
+            "twice what one address may try",
+            low=1,
+            high=10_000,
+            empty="",
+        ),
+    ] = 20
+    failure_window: Annotated[
+        float,
+        _span(
+            "Failures count together when they fall into this time after the first.",
+            "six times fail2ban's findtime of ten minutes, which patient attackers know",
+            60,
+            7 * 86_400,
+        ),
+    ] = 3600.0
+    ban_time: Annotated[
+        float,
+        _span("How long the first ban lasts; each further one twice as long.", "fail2ban's bantime is 600", 1, 86_400),
+    ] = 900.0
+    ban_longest: Annotated[
+        float,
+        _span(
+            "The longest ban, and how long an ended one counts when the next is measured.",
+            "addresses of households change about once a day",
+            1,
+            365 * 86_400,
+        ),
+    ] = 86_400.0
+    known_time: Annotated[
+        float,
+        _span(
+            "How long a network counts as an owner's own after a login to the account.",
+            "a month covers holidays; most mail programs log in daily",
+            0,
+            365 * 86_400,
+        ),
+    ] = 30 * 86_400.0
+
+
+@dataclass(slots=True)
+class SendingSettings:
+    """What one account may send, so that a stolen password does little harm. Hours and days begin with the first
+    letter; counted is what was accepted from somebody who logged in."""
+
+    letters_hour: Annotated[
+        int, _limit("Letters an hour.", "half of the day's, so that a night's work is not sent in one minute")
+    ] = 500
+    letters_day: Annotated[int, _limit("Letters a day.", "mox MaxOutgoingMessagesPerDay 1000")] = 1000
+    recipients_hour: Annotated[
+        int, _limit("Recipients an hour, of all letters together.", "one letter to as many as smtp.recipients allows")
+    ] = 1000
+    recipients_day: Annotated[
+        int, _limit("Recipients a day, of all letters together.", "Google Workspace 2000 letters a day")
+    ] = 2000
+    new_recipients_day: Annotated[
+        int,
+        _limit(
+            "Recipients a day to whom this account has never written before; the last 4000 it wrote to are known.",
+            "mox MaxFirstTimeRecipientsPerDay 200",
+        ),
+    ] = 200
+
+
 @dataclass(slots=True)
 class LogSettings:
     """The log."""
@@ -510,6 +664,8 @@ class Config:
     certificates: tuple[CertificateSettings, ...] = ()
     dns: DnsSettings = field(default_factory=DnsSettings)
     accounts: AccountSettings = field(default_factory=AccountSettings)
+    limits: LimitSettings = field(default_factory=LimitSettings)
+    sending: SendingSettings = field(default_factory=SendingSettings)
     store: StoreSettings = field(default_factory=StoreSettings)
     log: LogSettings = field(default_factory=LogSettings)
 
@@ -536,6 +692,12 @@ _SMTP_LIMITS: Final[Mapping[str, Setting]] = {
     "idle_commands": _count("Commands in a row that send no message.", 10, 1_000_000),
     "login_failures": _count("Failed logins before the connection is closed.", 1, 1000, "RFC 4954 §9"),
     "command_timeout": _time("How long the server waits for a command.", 1, 3600, "RFC 5321 §4.5.3.2.7"),
+    "session_timeout": _span(
+        "How long a session may last; a message under way is finished.",
+        "thousands of letters take minutes; two hours are for slow lines",
+        60,
+        604_800,
+    ),
     "data_timeout": _time("How long it waits for the next part of a message.", 1, 3600, "RFC 5321 §4.5.3.2.5"),
     "data_rate": Setting(
         Kind.INTEGER,
@@ -553,9 +715,21 @@ _POP3_LIMITS: Final[Mapping[str, Setting]] = {
     "argument": _octets("The longest argument of a command.", 40, 8192, "RFC 2449 §4"),
     "auth_line": _octets("The longest line of a login.", 512, 64 * KIB, "RFC 5034 §4"),
     "errors": _count("Bad commands before the connection is closed.", 1, 1_000_000),
+    "idle_commands": _limit(
+        "Commands in a row that ask for no mail (NOOP, CAPA, RSET, LAST, and before the login USER, AUTH and UTF8).",
+        "Postfix smtpd_junk_command_limit 100",
+        10,
+        empty="",
+    ),
     "login_failures": _count("Failed logins before the connection is closed.", 1, 1000),
     "login_timeout": _time("How long a login may take in all.", 1, 3600),
     "idle_timeout": _time("How long the server waits for a command after the login.", 1, 86_400, "RFC 1939 §3"),
+    "session_timeout": _span(
+        "How long a session may last after its login.",
+        "half a day: a slow line needs hours for a large maildrop, and nobody should keep its lock longer",
+        60,
+        604_800,
+    ),
     "stall_timeout": _time("How long a program may leave a reply unread.", 1, 3600),
 }
 
@@ -611,6 +785,8 @@ SECTIONS: Final[Mapping[str, Section]] = {
         _section("tls", TlsSettings),
         _section("dns", DnsSettings),
         _section("accounts", AccountSettings),
+        _section("limits", LimitSettings),
+        _section("sending", SendingSettings),
         _section("store", StoreSettings),
         _section("log", LogSettings),
     )

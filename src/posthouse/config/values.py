@@ -35,6 +35,7 @@ class Kind(StrEnum):
     MAILBOX = "mail address"
     ADDRESS = "address to listen on"
     SERVERS = "list of addresses"
+    NETWORKS = "list of networks"
 
 
 @dataclass(slots=True, frozen=True)
@@ -49,6 +50,7 @@ class Setting:
     high: float | None = None
     choices: tuple[str, ...] = ()
     rfc: str = ""
+    source: str = ""  # where the default comes from, where no standard says so
     empty: str = ""  # what an empty text or a 0 means, where it means something of its own
 
     def read(self, value: object) -> object:
@@ -242,6 +244,16 @@ def split_host_port(text: str) -> tuple[str, int | None]:
     return host, int(port)
 
 
+def _networks(setting: Setting, value: object) -> tuple[str, ...]:
+    networks = []
+    for item in _list(value):
+        try:
+            networks.append(str(ipaddress.ip_network(item)))
+        except ValueError as error:
+            raise Wrong(f"{_quote(item)} is not a network ({error}); write one such as 192.0.2.0/24") from None
+    return tuple(networks)
+
+
 _READERS: Final[Mapping[Kind, Callable[[Setting, object], object]]] = MappingProxyType(
     {
         Kind.TEXT: _text,
@@ -253,6 +265,7 @@ _READERS: Final[Mapping[Kind, Callable[[Setting, object], object]]] = MappingPro
         Kind.MAILBOX: _mailbox,
         Kind.ADDRESS: _address,
         Kind.SERVERS: _servers,
+        Kind.NETWORKS: _networks,
     }
 )
 
@@ -279,5 +292,6 @@ _ALLOWED: Final[Mapping[Kind, Callable[[Setting], str]]] = MappingProxyType(
         Kind.MAILBOX: lambda s: f'an address such as "anna@example.org"{f" (empty: {s.empty})" if s.empty else ""}',
         Kind.ADDRESS: lambda s: 'an IP address, "localhost", or "*" for all addresses',
         Kind.SERVERS: lambda s: f"IP addresses, with :port if it is not 53{f' (none: {s.empty})' if s.empty else ''}",
+        Kind.NETWORKS: lambda s: 'networks such as "192.0.2.0/24" or "2001:db8::/32"',
     }
 )

@@ -32,6 +32,7 @@ class SmtpLimits:
     idle_commands: int = 100  # commands in a row that send no message, before 421; Postfix counts 100 NOOPs
     login_failures: int = 5  # failed logins in a session before 421
     command_timeout: float = 300.0  # RFC 5321 §4.5.3.2.7: a server waits at least 5 minutes
+    session_timeout: float = 7200.0  # a whole session, but for a message under way; twice what mailing lists keep open
     data_timeout: float = 180.0  # RFC 5321 §4.5.3.2.5: between two blocks of data
     data_rate: int = 1000  # octets a second that a sender must reach over a whole message, after 10 minutes
     discard_timeout: float = 2.0  # how long we listen on after the last reply of a refused message
@@ -45,7 +46,9 @@ class Pop3Limits:
     argument: int = 255  # RFC 2449 §4
     auth_line: int = SASL_LINE
     errors: int = 10  # bad commands before the connection is closed
+    idle_commands: int = 100  # commands in a row that ask for no mail; as for SMTP
     login_failures: int = 3  # failed logins in a session
     login_timeout: float = 60.0  # in all, from the greeting to a login
     idle_timeout: float = 600.0  # RFC 1939 §3: at least 10 minutes, between two commands after login
+    session_timeout: float = 43_200.0  # from the login on: it holds the maildrop's lock; a modem needs hours for a GB
     stall_timeout: float = 300.0  # how long a client may leave a reply unread

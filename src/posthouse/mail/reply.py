@@ -197,6 +197,18 @@ class Smtp:
     TOO_MANY_ERRORS = Reply("421", "4.7.0", "Too many errors, closing the connection")
     TOO_MANY_IDLE = Reply("421", "4.7.0", "Too many commands without a message, closing the connection")
     TOO_MANY_SESSIONS = Reply("421", "4.7.0", "Too many connections, try again later")
+    BANNED = Reply(
+        "421", "4.7.0", "Refused for now: too many failed logins from your address, or the administrator's word"
+    )
+    TOO_MANY_LETTERS = Reply(
+        "450", "4.7.1", "This account may send {count} letters a {period}; go on in {minutes} minutes"
+    )
+    TOO_MANY_SENT_TO = Reply(
+        "452", "4.7.1", "This account may write to {count} recipients a {period}; go on in {minutes} minutes"
+    )
+    TOO_MANY_STRANGERS = Reply(
+        "450", "4.7.1", "This account may write to {count} new recipients a {period}; go on in {minutes} minutes"
+    )
     TIMEOUT = Reply("421", "4.4.2", "{host} waited too long, closing the connection")
     STOPPING = Reply("421", "4.3.2", "{host} is being stopped, try again in a minute")
     NOT_MAIL = Reply("421", "4.7.0", "This is a mail server, not a web server")
@@ -270,6 +282,10 @@ class Pop3:
     UPDATE_FAILED = Reply("-ERR", "SYS/TEMP", "The deletions could not be carried out, nothing was lost")
     TOO_MANY_ERRORS = Reply("-ERR", "", "Too many errors, closing the connection")
     TOO_MANY_SESSIONS = Reply("-ERR", "SYS/TEMP", "Too many connections, try again later")
+    BANNED = Reply(
+        "-ERR", "SYS/TEMP", "Refused for now: too many failed logins from your address, or the administrator's word"
+    )
+    TOO_MANY_IDLE = Reply("-ERR", "", "Too many commands that ask for no mail, closing the connection")
     TIMEOUT = Reply("-ERR", "", "Waited too long, closing the connection; nothing was deleted")
     STOPPING = Reply("-ERR", "SYS/TEMP", "The server is being stopped, try again in a minute")
     NOT_MAIL = Reply("-ERR", "", "This is a mail server, not a web server")

@@ -19,7 +19,9 @@ from posthouse.mta.delivery import Targets, deliver, failure_reply, overfull, pr
 from posthouse.mta.submission import HeaderGate, Wishes
 from posthouse.observe.log import Log
 from posthouse.policy.access import ANYBODY, LOCAL, LOGIN_RELAY, RELAY, Rights
+from posthouse.policy.guard import Guard
 from posthouse.policy.senders import is_own, owns
+from posthouse.policy.sending import Excess
 from posthouse.ports.directory import Directory
 from posthouse.ports.dns import Reverse
 from posthouse.ports.store import Account, Draft, Store
@@ -84,7 +86,18 @@ class Accepted:
 class Reception:
     """Decides about letters that come in. One for all sessions of a server."""
 
-    __slots__ = ("_chances", "_clock", "_directory", "_host", "_limits", "_log", "_random", "_sender", "_store")
+    __slots__ = (
+        "_chances",
+        "_clock",
+        "_directory",
+        "_guard",
+        "_host",
+        "_limits",
+        "_log",
+        "_random",
+        "_sender",
+        "_store",
+    )
 
     def __init__(
         self,
@@ -97,6 +110,7 @@ class Reception:
         host: str,
         limits: SmtpLimits,
         sender: str = "refuse",
+        guard: Guard | None = None,
     ) -> None:
         """`sender` is the setting `submission.sender`."""
         self._store = store
@@ -107,12 +121,15 @@ class Reception:
         self._host = host
         self._limits = limits
         self._sender = sender
+        self._guard = guard
         self._chances: list[int] = []
 
     def begin(self, mail: Mail, client: Client) -> Transaction:
-        """MAIL: a new letter. Raises Rejected when it is announced as too big (RFC 1870 §6.1)."""
+        """MAIL: a new letter. Raises Rejected when it is announced as too big (RFC 1870 §6.1), or
+        when the account has sent as many as it may."""
         if mail.size is not None and mail.size > self._limits.message:
             raise Rejected(Smtp.TOO_BIG.fill(limit=self._limits.message))
+        self._check_sending(client, [])
         envelope = Envelope(
             mail.sender,
             size=mail.size,
@@ -152,9 +169,40 @@ class Reception:
         reply = overfull(account, transaction.envelope.size or 0)
         if reply is not None:
             raise Rejected(reply)
+        if transaction.client.account is not None:
+            self._check_sending(transaction.client, [*_names(transaction), rcpt.address.key])
         recipient = Recipient(rcpt.address, rcpt.notify, rcpt.orcpt)
         targets.add(recipient, account)
         transaction.envelope.recipients.append(recipient)
+
+    def _check_sending(self, client: Client, recipients: list[str]) -> None:
+        """Whoever logged in may send only so much. Raises Rejected."""
+        if client.account is not None and self._guard is not None:
+            self._refuse_excess(client, self._guard.may_send(client.account.address, recipients))
+
+    def _count_sent(self, transaction: Transaction) -> None:
+        """Counts the letter at once, so that many sessions at a time do not all pass. Raises Rejected."""
+        client = transaction.client
+        if client.account is not None and self._guard is not None:
+            self._refuse_excess(client, self._guard.send(client.account.address, _names(transaction)))
+
+    def _uncount_sent(self, transaction: Transaction) -> None:
+        client = transaction.client
+        if client.account is not None and self._guard is not None:
+            self._guard.unsend(client.account.address, len(transaction.envelope.recipients))
+
+    def _refuse_excess(self, client: Client, excess: Excess | None) -> None:
+        if excess is None:
+            return
+        assert client.account is not None, "only accounts are counted"
+        self._log.warning(
+            "sending_refused",
+            login=client.account.address,
+            peer=client.address,
+            limit=f"{excess.count} {excess.what} a {excess.period}",
+        )
+        minutes = int(excess.seconds // 60) + 1
+        raise Rejected(_EXCESS[excess.what].fill(count=excess.count, period=excess.period, minutes=minutes))
 
     async def _account(self, client: Client, address: Address) -> Account:
         # The account first: where there is one, its domain is ours.
@@ -207,13 +255,19 @@ class Reception:
         prefix = prefix_of(draft, await self._fields(transaction, letter))
         size = len(prefix) + draft.size
         self._check_room(transaction, size)
-        results = await deliver(
-            self._store, draft, transaction.targets, prefix, letter=letter, envelope=transaction.envelope
-        )
+        self._count_sent(transaction)
+        try:
+            results = await deliver(
+                self._store, draft, transaction.targets, prefix, letter=letter, envelope=transaction.envelope
+            )
+        except BaseException:
+            self._uncount_sent(transaction)
+            raise
         transaction.draft = None
         failures = [failure_reply(result) for result in results]
         self._tell(transaction, letter, size, failures)
         if None not in failures and failures[0] is not None:
+            self._uncount_sent(transaction)
             raise Rejected(failures[0])
         return Accepted(letter, self._clock.monotonic() - transaction.begun, failures)
 
@@ -270,6 +324,17 @@ class Reception:
 def may_relay(client: Client) -> bool:
     """Whether letters of this client for mailboxes elsewhere are carried on."""
     return client.may(RELAY) or (client.account is not None and client.may(LOGIN_RELAY))
+
+
+_EXCESS: Final = {
+    "letters": Smtp.TOO_MANY_LETTERS,
+    "recipients": Smtp.TOO_MANY_SENT_TO,
+    "new recipients": Smtp.TOO_MANY_STRANGERS,
+}
+
+
+def _names(transaction: Transaction) -> list[str]:
+    return [recipient.address.key for recipient in transaction.envelope.recipients]
 
 
 def _hops(draft: Draft) -> int:

@@ -11,6 +11,7 @@ from typing import Final
 
 from posthouse.net.wire import Buffers, Wire
 from posthouse.observe.log import Log
+from posthouse.ports.gate import Gate, Refusal
 from posthouse.ports.system import Endpoint
 
 BACKLOG: Final = 1024  # connections the kernel keeps for us until they are accepted
@@ -20,14 +21,15 @@ Session = Callable[[Wire], Awaitable[None]]
 
 @dataclass(slots=True, frozen=True)
 class Service:
-    """What a listener does with a connection: its session, or the whole reply to one beyond the bound (`refusal`)
-    and to one that comes while the server stops (`stopped`). With `protect` the connection goes over to TLS before
-    anything is said; when that fails there is no session."""
+    """What a listener does with a connection: its session, or the whole reply to one beyond the bound (`refusal`),
+    to one that comes while the server stops (`stopped`), and to one that is `banned`. With `protect` the connection
+    goes over to TLS before anything is said; when that fails there is no session."""
 
     session: Session
     refusal: bytes
     stopped: bytes
     protect: Callable[[Wire], Awaitable[bool]] | None = None
+    banned: bytes = b""
 
 
 class ListenError(Exception):
@@ -36,19 +38,22 @@ class ListenError(Exception):
 
 @dataclass(slots=True)
 class Sessions:
-    """All sessions of a server: how many there may be, and how they end."""
+    """All sessions of a server: how many there may be, who is let in (`gate`; without one everybody), and how they
+    end."""
 
     most: int
     log: Log
+    gate: Gate | None = None
     buffers: Buffers = field(default_factory=Buffers)
     running: dict[asyncio.Task[None], Wire] = field(default_factory=dict)
     stopping: bool = False
 
     def begin(self, wire: Wire, service: Service) -> None:
         """Starts the session of a new connection, or refuses it with a reply."""
-        if self.stopping or len(self.running) >= self.most:
+        refusal = self._refuse(wire, service)
+        if refusal is not None:
             if service.protect is None:
-                wire.write(service.stopped if self.stopping else service.refusal)
+                wire.write(refusal)
             wire.close()
             return
         if service.protect is not None:
@@ -56,6 +61,20 @@ class Sessions:
         task = asyncio.get_running_loop().create_task(self._run(wire, service))
         self.running[task] = wire
         task.add_done_callback(self._ended)
+
+    def _refuse(self, wire: Wire, service: Service) -> bytes | None:
+        """The whole reply to a connection that is not served, or None; then the gate has counted it."""
+        if self.stopping:
+            return service.stopped
+        if len(self.running) >= self.most:
+            self.log.warning("connection_refused", peer=wire.peer.host, reason="limit", limit=f"{self.most} in all")
+            return service.refusal
+        if self.gate is None:
+            return None
+        refused = self.gate.enter(wire.peer.host)
+        if refused is None:
+            return None
+        return service.banned if refused is Refusal.BANNED else service.refusal
 
     async def _run(self, wire: Wire, service: Service) -> None:
         try:
@@ -67,7 +86,9 @@ class Sessions:
             wire.close()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        del self.running[task]
+        wire = self.running.pop(task)
+        if self.gate is not None:
+            self.gate.leave(wire.peer.host)
 
     async def stop(self, seconds: float) -> int:
         """Asks every session to end: who waits is told so at once, who is sending a message may finish it. After

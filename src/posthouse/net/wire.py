@@ -277,7 +277,8 @@ class Wire(asyncio.BufferedProtocol):
             self._timer = None
 
     def deadline(self, seconds: float | None) -> None:
-        """Caps all waiting for the peer's octets from now on, whatever `patience` allows; None lifts the cap."""
+        """Caps all waiting for the peer's octets from now on, whatever `patience` allows, but never in the middle of a
+        message (`busy`); None lifts the cap."""
         self._deadline = None if seconds is None else self._loop.time() + seconds
 
     def write(self, octets: bytes, secret: bool = False) -> None:
@@ -355,6 +356,25 @@ class Wire(asyncio.BufferedProtocol):
     def _resting(self, due: float) -> bool:
         return not self._lost and not self._stop_asked and self._loop.time() < due
 
+    async def hold(self, seconds: float) -> None:
+        """Reads nothing for a while, so that what the peer sends meanwhile stays with it. Ends early when the
+        connection is gone; raises Stopping when the server is being stopped."""
+        self._flush()
+        if not self._reading_paused and not self._lost and not self._transport.is_closing():
+            self._reading_paused = True
+            self._transport.pause_reading()
+        due = self._loop.time() + seconds
+        while not self._lost and self._loop.time() < due:
+            if self._stop_asked:
+                raise Stopping
+            try:
+                await self._waiting(due)
+            except TimeoutError:
+                break
+        if self._reading_paused and self._input_size <= INPUT_HIGH and not self._lost:
+            self._reading_paused = False
+            self._transport.resume_reading()
+
     async def finish(self, discard: float = 0.0) -> None:
         """Sends what was written, ends our half, reads and forgets the peer's octets for at most `discard` seconds
         (so that a reply is not lost to a reset when the peer is still sending), and closes."""
@@ -422,7 +442,7 @@ class Wire(asyncio.BufferedProtocol):
 
     def _due(self) -> float:
         due = self._loop.time() + self.patience
-        return due if self._deadline is None else min(due, self._deadline)
+        return due if self._deadline is None or self.busy else min(due, self._deadline)
 
     def _waiting(self, due: float) -> asyncio.Future[None]:
         """What to await until woken, at most until `due` on the loop's clock."""

@@ -1,1 +1,1 @@
-"""Who may do what here."""
+"""Decisions about peers: who may connect, log in, send and relay, and how much of it."""

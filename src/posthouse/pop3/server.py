@@ -62,6 +62,7 @@ _ALLOWED: Final[dict[State, dict[bytes, Parser]]] = {
     state: {verb: PARSERS[verb] for verb, rule in RULES.items() if state in rule.states} for state in State
 }
 _WRONG_STATE: Final = {verb: Pop3.WRONG_STATE.fill(verb=verb.decode("ascii")) for verb in RULES}
+_IDLE: Final = frozenset((b"NOOP", b"CAPA", b"RSET", b"LAST", b"USER", b"AUTH", b"UTF8"))  # ask for no mail
 _SECRET: Final = frozenset(verb for verb, rule in RULES.items() if rule.secret)
 _HTTP: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"CONNECT", b"PATCH"))
 _CR: Final = 0x0D
@@ -88,7 +89,18 @@ class Pop3ServerCore:
     holds a secret. Memory is bounded by the octets of one feed and one line. After a fatal event nothing follows.
     """
 
-    __slots__ = ("_buffer", "_discarding", "_ended", "_errors", "_limits", "_parsers", "_position", "_state", "tap")
+    __slots__ = (
+        "_buffer",
+        "_discarding",
+        "_ended",
+        "_errors",
+        "_idle",
+        "_limits",
+        "_parsers",
+        "_position",
+        "_state",
+        "tap",
+    )
 
     def __init__(self, limits: Pop3Limits, tap: Tap | None = None) -> None:
         self.state = State.AUTHORIZATION
@@ -98,6 +110,7 @@ class Pop3ServerCore:
         self._position = 0
         self._discarding = -1  # octets of an overlong line read over so far; -1: none
         self._errors = 0
+        self._idle = 0  # commands in a row that asked for no mail
         self._ended = False
 
     @property
@@ -160,7 +173,13 @@ class Pop3ServerCore:
                     return parse_response(line)
             verb, _, argument = line.partition(b" ")
             parser = parsers.get(verb) or parsers.get(verb.upper())
-            return parser(argument) if parser is not None else self._refuse(line, verb.upper(), state)
+            if parser is None:
+                return self._refuse(line, verb.upper(), state)
+            if verb.upper() not in _IDLE:
+                self._idle = 0
+            elif (idle := self._count_idle()) is not None:
+                return idle
+            return parser(argument)
         except PeerError as error:
             return self._error(error.reply)
 
@@ -179,6 +198,11 @@ class Pop3ServerCore:
     def _error(self, reply: Reply) -> Refused:
         self._errors += 1
         return Refused(reply) if self._errors < self._limits.errors else self._end(Pop3.TOO_MANY_ERRORS)
+
+    def _count_idle(self) -> Refused | None:
+        """A peer that goes on asking for nothing keeps us busy for nothing (reliability V2)."""
+        self._idle += 1
+        return None if self._idle < self._limits.idle_commands else self._end(Pop3.TOO_MANY_IDLE)
 
     def _end(self, reply: Reply) -> Refused:
         self._ended = True

@@ -10,11 +10,14 @@ import asyncio
 import math
 import ssl
 from base64 import b64encode
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, cast
 
 from posthouse.config.schema import AccountSettings
+from posthouse.mail.reply import Fault, Unavailable
 from posthouse.net.wire import Wire
 from posthouse.observe.log import Log
+from posthouse.policy.guard import Guard
 from posthouse.ports.directory import Candidates, Directory, Opened
 from posthouse.ports.system import Clock, Random
 from posthouse.sasl.digests import match_apop, timestamp
@@ -28,19 +31,32 @@ CHALLENGE_TIME: Final = 0.004
 """Seconds after which the salt of a name is told: a look-up that finds something takes some 50 us longer than one
 that does not, and that would show (RFC 5802 §9)."""
 
+NOBODY: Final = ""
+"""A login name that no account can have: looking at its password takes as long as at any other."""
+
 _SCOPES: Final = {"submission": "smtp"}  # what an app password calls them
 LOGGED: Final = 100  # characters of a login name in the log
 
 
 class LoginService:
-    """What the logins of all sessions share. `host` stands in the words of CRAM-MD5 and APOP."""
+    """What the logins of all sessions share. `host` stands in the words of CRAM-MD5 and APOP; without a `guard` nothing
+    is delayed or banned."""
 
-    __slots__ = ("_clock", "_random", "_shared", "directory", "failure_time", "host", "log", "scram")
+    __slots__ = ("_clock", "_random", "_shared", "directory", "failure_time", "guard", "host", "log", "scram")
 
     def __init__(
-        self, directory: Directory, settings: AccountSettings, clock: Clock, random: Random, log: Log, *, host: str
+        self,
+        directory: Directory,
+        settings: AccountSettings,
+        clock: Clock,
+        random: Random,
+        log: Log,
+        *,
+        host: str,
+        guard: Guard | None = None,
     ) -> None:
         self.directory = directory
+        self.guard = guard
         self.log = log
         self.host = host
         self.scram = settings.scram == "on"
@@ -126,13 +142,46 @@ class Login:
             return result
         candidates, self._candidates = self._candidates, None
         if isinstance(result, Credentials):
-            opened = await self._service.directory.authenticate(result.login, result.password, self._scope)
+            opened = await self._authenticate(result.login, result.password)
             return await self._judge(opened, result.login, result.authzid, began)
         if isinstance(result, Proven):
-            opened = await self._proven(result, candidates)
+            proven = result
+            opened = await self._guarded(proven.login, None, lambda _: self._proven(proven, candidates))
             return await self._judge(opened, result.login, result.authzid, began)
+        await self._guarded(result.login, None, _nothing)
         await self._fail(result.login, began, "" if candidates is None else self._lack(candidates))
         return None
+
+    async def _authenticate(self, login: str, password: str) -> Opened | None:
+        directory, scope = self._service.directory, self._scope
+        return await self._guarded(login, password, lambda name: directory.authenticate(name, password, scope))
+
+    async def _guarded(
+        self, login: str, secret: str | None, verify: Callable[[str], Awaitable[Opened | None]]
+    ) -> Opened | None:
+        """Verifies a login with the guard before and after: a wrong password and a banned place look the same, in text
+        and in time. `secret` is the password where the mechanism shows it. Raises Unavailable(BUSY) when it is to be
+        tried later, and what `Wire.hold` raises."""
+        guard, host = self._service.guard, self._wire.peer.host
+        if guard is None:
+            return await verify(login)
+        attempt = guard.ask(self._protocol, host, login)
+        if attempt.busy:
+            raise Unavailable(Fault.BUSY, "too many strangers try this account")
+        try:
+            if attempt.delay:
+                await self._wire.hold(attempt.delay)
+            opened = await verify(login if attempt.refused is None else NOBODY)
+        except BaseException:
+            guard.dropped(host, login)
+            raise
+        if attempt.refused is not None:
+            return None
+        if opened is None:
+            guard.failed(self._protocol, host, login, secret)
+        else:
+            guard.succeeded(host, login, opened.account.address)
+        return opened
 
     async def _know(self, exchange: AskingMechanism, wanted: Wanted, began: float) -> Step:
         self._candidates = await self._service.directory.candidates(wanted.login, self._scope)
@@ -168,8 +217,7 @@ class Login:
         """A login by name and password, such as USER and PASS."""
         self.mechanism = "PASS"
         began = self._now()
-        opened = await self._service.directory.authenticate(login, password, self._scope)
-        return await self._judge(opened, login, "", began)
+        return await self._judge(await self._authenticate(login, password), login, "", began)
 
     async def apop(self, login: str, word: str, digest: str) -> Opened | None:
         """A login by digest (RFC 1939 §7)."""
@@ -177,7 +225,8 @@ class Login:
         began = self._now()
         candidates = await self._service.directory.candidates(login, self._scope)
         index = match_apop(word, digest, candidates.secrets.shared)
-        opened = self._opens(candidates, index) if index >= 0 else None
+        found = self._opens(candidates, index) if index >= 0 else None
+        opened = await self._guarded(login, None, lambda _: _already(found))
         if opened is None:
             await self._fail(login, began, self._lack(candidates))
             return None
@@ -212,6 +261,14 @@ class Login:
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
+
+
+async def _nothing(_: str) -> Opened | None:
+    return None
+
+
+async def _already(opened: Opened | None) -> Opened | None:
+    return opened
 
 
 def until_answer(elapsed: float, failure_time: float) -> float:

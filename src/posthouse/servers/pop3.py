@@ -400,7 +400,7 @@ class _Session:
         self._snapshot = Snapshot(maildrop.rows, maildrop.octets)
         self._letters = Letters(store, self._server._shelf, account.inbox, self._snapshot, utf8=self._utf8)
         self._core.state = State.TRANSACTION
-        wire.deadline(None)
+        wire.deadline(self._server._limits.session_timeout)
         wire.patience = self._server._limits.idle_timeout
         wire.stall_timeout = self._server._limits.stall_timeout
         self._say(Pop3.LOGGED_IN)

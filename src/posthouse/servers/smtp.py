@@ -196,6 +196,7 @@ class _Session:
         wire, core = self._wire, self._core
         try:
             wire.patience = self._server.limits.command_timeout
+            wire.deadline(self._server.limits.session_timeout)
             wire.write(core.greeting())
             await self._converse()
         except Stopping:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 from posthouse.net.system import SystemClock, SystemRandom
 from posthouse.observe.log import Log
+from posthouse.ports.bans import BanStore
 from posthouse.ports.store import Store
 from posthouse.ports.system import Clock, Random
 from posthouse.store import datadir
 from posthouse.store.datadir import DataDirectory
 from posthouse.store.model import Options, StoreError, StoreInUse, StoreTooNew
 
-__all__ = ["Options", "StoreError", "StoreInUse", "StoreTooNew", "become_owner", "open_store"]
+__all__ = ["Options", "StoreError", "StoreInUse", "StoreTooNew", "become_owner", "open_bans", "open_store"]
 
 
 def become_owner(path: Path) -> None:
@@ -57,3 +58,14 @@ def open_store(
     except BaseException:
         directory.close()
         raise
+
+
+def open_bans(path: Path | str, *, log: Log | None = None) -> BanStore:
+    """Opens the list of bans in a data directory that exists; beside a server, too. One that cannot be read is begun
+    anew. Raises StoreError with a text for people."""
+    from posthouse.store.sqlite.bans import BanFile
+
+    bans = BanFile(Path(path))
+    if bans.renewed and log is not None:
+        log.warning("bans_begun_anew", reason=bans.renewed)
+    return bans

@@ -1,0 +1,1 @@
+"""Random octets against every protocol core and every parser: `make fuzz`."""
