@@ -516,7 +516,13 @@ def test_ctrl_c_while_waiting_ends_at_once() -> None:
     import signal
 
     with ScriptedServer(silent) as server:
-        child = subprocess.Popen([*SEND, *TO, "--url", f"smtp://{server.address}"], env=environment(), stderr=-1)
+        child = subprocess.Popen(
+            [*SEND, *TO, "--url", f"smtp://{server.address}"],
+            env=environment(),
+            stderr=-1,
+            # A shell's background job ignores SIGINT, and so do its children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         while not server.talks:
             threading.Event().wait(0.02)
         child.send_signal(signal.SIGINT)

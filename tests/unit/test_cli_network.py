@@ -92,11 +92,16 @@ def test_every_change_is_written_down_without_secrets(shell: Shell) -> None:
     shell("account", "passwd", "test@x.mail", "--password-stdin", stdin=b"other pass\n")
     shell("account", "grant-sender", "test@x.mail", "info@x.mail")
     shell("account", "revoke-sender", "test@x.mail", "info@x.mail")
+    made = shell("account", "app-password", "add", "test@x.mail", "phone", "--json").json
+    shell("account", "app-password", "revoke", "test@x.mail", "phone")
     shell("account", "remove", "test@x.mail", "--yes")
     shell("domain", "remove", "x.mail")
     shell("network", "add", "192.0.2.0/24")
     shell("network", "remove", "192.0.2.0/24")
     shell("network", "list")
+    shell("ban", "add", "192.0.2.7", "--why", "attacks")
+    shell("ban", "remove", "192.0.2.7")
+    shell("ban", "list")
     lines = trail(shell)
     assert [line["event"] for line in lines] == [
         "domain_added",
@@ -104,13 +109,18 @@ def test_every_change_is_written_down_without_secrets(shell: Shell) -> None:
         "password_changed",
         "sender_granted",
         "sender_revoked",
+        "app_password_added",
+        "app_password_revoked",
         "account_removed",
         "domain_removed",
         "network_added",
         "network_removed",
+        "banned",
+        "unbanned",
     ]
+    assert made["app_passwords"][0]["password"] not in (shell.data / "audit.log").read_text()
     assert {(line["who"], line["from"]) for line in lines} == {(system_user(), "cli")}
-    assert "pass" not in (shell.data / "audit.log").read_text().replace("password_changed", "")
+    assert "pass" not in (shell.data / "audit.log").read_text().replace("password_", "")
     assert (shell.data / "audit.log").stat().st_mode & 0o777 == 0o600
 
 

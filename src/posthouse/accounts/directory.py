@@ -252,6 +252,7 @@ class AccountDirectory:
             await self._store.set_password(key, stored)
         except Missing:
             raise Missing(_no_account(key)) from None
+        self._record("password_changed", account=key, by="hash")
         return key
 
     # App passwords
@@ -276,6 +277,7 @@ class AccountDirectory:
             raise Conflict(f'{account.address} has an app password "{name}" already. Choose another name.') from None
         except Missing:
             raise Missing(_no_account(account.address)) from None
+        self._record("app_password_added", account=account.address, name=name, protocols=wanted or "all")
         return account.address, password
 
     async def app_passwords(self, address: str) -> tuple[str, list[Credential]]:
@@ -293,6 +295,7 @@ class AccountDirectory:
         except Missing:
             text = f'{account.address} has no app password "{name}".'
             raise Missing(f"{text} posthouse account app-password list {account.address} shows them.") from None
+        self._record("app_password_revoked", account=account.address, name=name)
         return account.address
 
     async def _account(self, address: str) -> Account:

@@ -11,10 +11,11 @@ import click
 
 from posthouse.cli.exits import Exit, Problem, Verb, finish
 from posthouse.cli.invocation import Invocation, explained
-from posthouse.cli.mailstore import refusals, require_store
+from posthouse.cli.mailstore import not_recorded, refusals, require_store
 from posthouse.cli.output import hint, moment, succeed, table
 
 if TYPE_CHECKING:
+    from posthouse.observe.audit import Record
     from posthouse.ports.bans import Ban, BanStore
 
 WIDEST: Final = {4: 8, 6: 16}  # prefix lengths; to shut out more than that is the work of a firewall
@@ -43,7 +44,7 @@ def ban_list(invocation: Invocation, as_json: bool) -> None:
     Those for failed logins appear about a second after they begin.
     """
 
-    def work(store: BanStore, now: float) -> int:
+    def work(store: BanStore, now: float, _: Record) -> int:
         found = sorted(_in_force(store, now), key=lambda one: one.since)
         rows = [(one.place, one.account or "all", _until(one), one.by, one.reason) for one in found]
         if not rows:
@@ -67,7 +68,7 @@ def ban_add(invocation: Invocation, place: str, account: str, span: str | None, 
     Connections that are open stay. With --account, only logins to that account from there are refused.
     """
 
-    def work(store: BanStore, now: float) -> int:
+    def work(store: BanStore, now: float, record: Record) -> int:
         from posthouse.policy.bans import ADMINISTRATOR
         from posthouse.policy.logins import login_key
         from posthouse.ports.bans import Ban, Changes
@@ -76,6 +77,7 @@ def ban_add(invocation: Invocation, place: str, account: str, span: str | None, 
         one = Ban(_place(place), login_key(account) if account else "", now, until, why, ADMINISTRATOR)
         store.merge(Changes(bans=[one]), seen_before=0, ended_before=0)
         store.announce()
+        record("banned", place=one.place, account=one.account or "all", until=_until(one), why=one.reason)
         whom = f"{one.place} (only the account {one.account})" if one.account else one.place
         length = "for good" if one.until is None else f"until {_until(one)}"
         return succeed(as_json, f"Banned {whom} {length}.", bans=[_values(one)])
@@ -95,7 +97,7 @@ def ban_remove(invocation: Invocation, place: str, account: str, as_json: bool) 
     are counted anew.
     """
 
-    def work(store: BanStore, now: float) -> int:
+    def work(store: BanStore, now: float, record: Record) -> int:
         from posthouse.policy.logins import login_key
         from posthouse.ports.bans import Changes
 
@@ -106,22 +108,27 @@ def ban_remove(invocation: Invocation, place: str, account: str, as_json: bool) 
             raise Problem(Exit.NO_USER, text, stage="store")
         store.merge(Changes(lifted=[one.key for one in found]), seen_before=0, ended_before=0)
         store.announce()
+        for one in found:
+            record("unbanned", place=one.place, account=one.account or "all")
         text = "\n".join(f"Lifted the ban of {one.place} ({one.account or 'all accounts'})." for one in found)
         return succeed(as_json, text, bans=[_values(one) for one in found])
 
     finish("ban remove", as_json, lambda: _run(invocation, work))
 
 
-def _run(invocation: Invocation, work: Callable[[BanStore, float], int]) -> int:
+def _run(invocation: Invocation, work: Callable[[BanStore, float, Record], int]) -> int:
+    from posthouse.observe.audit import Trail, system_user
     from posthouse.store import become_owner, open_bans
 
     with explained(), refusals():
         _, data = invocation.load()
         require_store(data)
+        who = system_user()
         become_owner(Path(data))
         store = open_bans(data)
+        trail = Trail(data, who=who, origin="cli", failed=not_recorded)
         try:
-            return work(store, time.time())
+            return work(store, time.time(), trail.record)
         finally:
             store.close()
 

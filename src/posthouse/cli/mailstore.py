@@ -83,12 +83,13 @@ async def _store(invocation: Invocation, *, create: bool) -> AsyncIterator[tuple
     become_owner(data)
     store = open_store(data, serve=False, options=Options(busy_timeout=config.store.busy_timeout))
     try:
-        yield store, config, Trail(data, who=who, origin="cli", failed=_not_recorded).record
+        yield store, config, Trail(data, who=who, origin="cli", failed=not_recorded).record
     finally:
         await store.close()
 
 
-def _not_recorded(error: OSError) -> None:
+def not_recorded(error: OSError) -> None:
+    """Says that a change has no line in the audit log."""
     text = f"The change was made, but it is not in the audit log: {error.strerror or error}. Check the disk."
     print(f"posthouse: {text}", file=sys.stderr)
 
