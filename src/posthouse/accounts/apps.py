@@ -34,7 +34,7 @@ def make(random: Random) -> str:
 def read(password: str) -> str | None:
     """The form in which an app password is hashed, None for what cannot be one. Hyphens and blanks may be missing or
     stand elsewhere, and capital letters are small ones: it is copied from a screen."""
-    if len(password) > 2 * LENGTH or not password.isascii():
+    if not LENGTH <= len(password) <= 2 * LENGTH or not password.isascii():
         return None
     if _APP.fullmatch(password):
         return password
