@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from posthouse.config import reference
 from posthouse.config.load import ConfigError, listen_options, load, parse, parse_listen, places
-from posthouse.config.schema import LISTENER, SECTIONS, Config, ListenerSettings, StoreSettings
+from posthouse.config.schema import Config, ListenerSettings, StoreSettings
+from posthouse.config.sections import LISTENER, SECTIONS
 from posthouse.config.values import Wrong, read_octets, show_octets, split_host_port
 from posthouse.mail.limits import Pop3Limits, SmtpLimits
 from posthouse.store import Options

@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 from typing import cast
 
-from posthouse.config.schema import LimitSettings, SendingSettings
+from posthouse.config.limits import LimitSettings, SendingSettings
 from posthouse.mail.reply import Fault, Unavailable
 from posthouse.net.wire import Wire
 from posthouse.observe.log import QuietLog

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from posthouse.config.schema import LimitSettings, SendingSettings
+from posthouse.config.limits import LimitSettings, SendingSettings
 from posthouse.policy.places import Places
 from posthouse.policy.ratelimit import Connections, Rate
 from posthouse.policy.sending import DAY, HOUR, MOST_KNOWN, Sending

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from posthouse.config.schema import LimitSettings
+from posthouse.config.limits import LimitSettings
 from posthouse.policy.bans import ADMINISTRATOR, Bans, place_name
 from posthouse.policy.logins import SLOWEST, LoginGuard, login_key
 from posthouse.policy.places import Places

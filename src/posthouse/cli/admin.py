@@ -311,7 +311,7 @@ def _quota(text: str | None) -> int | None:
     """What `--quota` says. Raises Problem."""
     if text is None:
         return None
-    from posthouse.config.schema import SECTIONS
+    from posthouse.config.sections import SECTIONS
 
     setting = SECTIONS["accounts"].settings["quota"]
     with explained():

@@ -13,18 +13,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
-from posthouse.config.schema import (
-    CERTIFICATE,
-    LISTENER,
-    MOVED,
-    PORTS,
-    PROTOCOLS,
-    SECTIONS,
-    CertificateSettings,
-    Config,
-    ListenerSettings,
-    Section,
-)
+from posthouse.config.schema import PORTS, PROTOCOLS, CertificateSettings, Config, ListenerSettings
+from posthouse.config.sections import CERTIFICATE, LISTENER, MOVED, SECTIONS, Section
 from posthouse.config.values import Wrong, read_listen_address, split_host_port
 
 FILE_LIMIT: Final = 1_000_000  # octets; a configuration of a thousand listeners has 60 KB

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from posthouse.config.schema import CERTIFICATE, DEFAULT_LISTENERS, LISTENER, SECTIONS, Section
+from posthouse.config.schema import DEFAULT_LISTENERS
+from posthouse.config.sections import CERTIFICATE, LISTENER, SECTIONS, Section
 from posthouse.config.values import Setting
 
 _INTRODUCTION = """\

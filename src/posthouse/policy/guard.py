@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from posthouse.config.schema import LimitSettings, SendingSettings
+from posthouse.config.limits import LimitSettings, SendingSettings
 from posthouse.mail.reply import Unavailable
 from posthouse.observe.log import Log
 from posthouse.policy.bans import moved

@@ -21,7 +21,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, Generic, TypeVar
 
-from posthouse.config.schema import LimitSettings
+from posthouse.config.limits import LimitSettings
 from posthouse.mail.address import Address, AddressError
 from posthouse.policy.bans import ADMINISTRATOR, FAILED_LOGINS, Bans
 from posthouse.policy.places import Place

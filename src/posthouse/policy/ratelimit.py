@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Final, Generic, TypeVar
 
-from posthouse.config.schema import LimitSettings
+from posthouse.config.limits import LimitSettings
 from posthouse.policy.places import Place
 
 K = TypeVar("K", bound=Hashable)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
 
-from posthouse.config.schema import SendingSettings
+from posthouse.config.limits import SendingSettings
 from posthouse.ports.bans import SentRow
 
 HOUR: Final = 3600.0
