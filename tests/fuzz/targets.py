@@ -29,8 +29,9 @@ from posthouse.sasl.mechanisms import Credentials, SaslError, Secrets, Wanted, d
 from posthouse.sasl.registry import client_mechanism, offered, server_mechanism
 from posthouse.smtp import commands as smtp
 from posthouse.smtp.client import Extensions, SmtpClientCore
+from posthouse.smtp.events import ChunkEnded, ContentArrived, DataEnded, LoginStep, Settled
 from posthouse.smtp.rules import Mode
-from posthouse.smtp.server import ChunkEnded, ContentArrived, DataEnded, LoginStep, Settled, SmtpServerCore
+from posthouse.smtp.server import SmtpServerCore
 
 MECHANISMS: Final = offered(scram=True, shared=True, binding=None)
 Pieces = Sequence[bytes]

@@ -11,8 +11,9 @@ from posthouse.mail.lines import whole_lines
 from posthouse.mail.reply import Reply, Smtp, Style
 from posthouse.smtp.client import Answer, Answered, Extensions, SmtpClientCore, Stuffer
 from posthouse.smtp.commands import Auth, Data, Ehlo, Mail, Quit, Rcpt
+from posthouse.smtp.events import ContentArrived, DataEnded, LoginStep, Settled
 from posthouse.smtp.rules import Mode
-from posthouse.smtp.server import ContentArrived, DataEnded, LoginStep, Settled, SmtpServerCore
+from posthouse.smtp.server import SmtpServerCore
 
 
 class Line:

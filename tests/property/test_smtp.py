@@ -15,16 +15,10 @@ from posthouse.mail.lines import whole_lines
 from posthouse.mail.reply import PeerError, Reply, Smtp, Style
 from posthouse.smtp.commands import Auth, Bdat, Ehlo, Mail, Noop, Rcpt, parse_command
 from posthouse.smtp.data import ChunkReader, Content, DataReader, _first_line_dot, clean
+from posthouse.smtp.events import ChunkEnded, ContentArrived, DataEnded, LoginStep, Settled
 from posthouse.smtp.grammar import decode_xtext, encode_xtext
 from posthouse.smtp.rules import Mode
-from posthouse.smtp.server import (
-    ChunkEnded,
-    ContentArrived,
-    DataEnded,
-    LoginStep,
-    Settled,
-    SmtpServerCore,
-)
+from posthouse.smtp.server import SmtpServerCore
 
 label = st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9-]{0,8}[A-Za-z0-9])?", fullmatch=True)
 name = st.lists(label, min_size=1, max_size=4).map(".".join)

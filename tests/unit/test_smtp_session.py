@@ -11,8 +11,9 @@ from posthouse.mail.limits import SmtpLimits
 from posthouse.mail.reply import Smtp
 from posthouse.net.wire import Wire
 from posthouse.ports.system import Endpoint, SessionObserver
+from posthouse.smtp.events import Settled
 from posthouse.smtp.rules import COMMANDS, Mode
-from posthouse.smtp.server import Settled, SmtpServerCore
+from posthouse.smtp.server import SmtpServerCore
 from tests.smtp_stage import MemoryMail, SmtpStage
 from tests.transcript_runner import Client
 

@@ -26,16 +26,9 @@ from posthouse.ports.system import Clock, Observer, SessionObserver
 from posthouse.sasl.mechanisms import SaslError, encode_line
 from posthouse.servers.login import Login, LoginService
 from posthouse.smtp.commands import Data, Ehlo, Helo, Lhlo, Mail, Quit, Rcpt, Rset, StartTls
+from posthouse.smtp.events import ChunkEnded, ContentArrived, DataEnded, Event, LoginStep, Settled
 from posthouse.smtp.rules import Mode
-from posthouse.smtp.server import (
-    ChunkEnded,
-    ContentArrived,
-    DataEnded,
-    Event,
-    LoginStep,
-    Settled,
-    SmtpServerCore,
-)
+from posthouse.smtp.server import SmtpServerCore
 
 RATE_GRACE: Final = 600.0
 """Seconds of a message before its rate counts, so that a burst of loss is forgiven."""

@@ -9,13 +9,12 @@ with the reply ready.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Final
 
 from posthouse.mail.limits import SmtpLimits
 from posthouse.mail.reply import PeerError, Reply, Smtp, Style
 from posthouse.sasl.mechanisms import SaslError, decode_initial, decode_line
+from posthouse.smtp.announce import extensions_of, greeting_of, hello_of, help_on
 from posthouse.smtp.commands import (
     AnyCommand,
     Auth,
@@ -36,6 +35,7 @@ from posthouse.smtp.commands import (
     Vrfy,
 )
 from posthouse.smtp.data import ChunkReader, Content, DataReader
+from posthouse.smtp.events import ChunkEnded, ContentArrived, DataEnded, Event, LoginStep, Settled
 from posthouse.smtp.grammar import decode
 from posthouse.smtp.rules import (
     BEYOND_ASCII,
@@ -43,7 +43,6 @@ from posthouse.smtp.rules import (
     HTTP,
     LIMITS,
     OUT_OF_ORDER,
-    REFUSED_ALWAYS,
     Mode,
     Offence,
     Rule,
@@ -55,52 +54,6 @@ MAX_SKIPPED: Final = 65_536
 
 Tap = Callable[[bytes, bool], None]
 """Sees what came, and whether it is a secret."""
-
-
-@dataclass(slots=True)
-class Settled:
-    """The reply to a command is known here. `fatal` closes the connection after it."""
-
-    reply: Reply
-    fatal: bool = False
-    offence: Offence | None = Offence.ERROR
-
-
-@dataclass(slots=True)
-class ContentArrived:
-    """Octets of the message, to be kept as they are. They may be none: then the peer only showed that it lives."""
-
-    octets: bytes
-
-
-@dataclass(slots=True)
-class DataEnded:
-    """The message is complete. `failure` is what is wrong with it; `fatal` closes the connection after the reply."""
-
-    failure: Reply | None
-    fatal: bool = False
-
-
-@dataclass(slots=True)
-class ChunkEnded:
-    """A chunk of BDAT is complete; after the last one so is the message."""
-
-    size: int
-    last: bool
-    failure: Reply | None
-
-
-@dataclass(slots=True)
-class LoginStep:
-    """The client begins a login by an offered mechanism, or with `mechanism` "" answers the last challenge. The reply
-    334 asks for the next answer, every other ends the login. `response` None: there was no initial response."""
-
-    mechanism: str
-    response: bytes | None = field(repr=False)
-
-
-Event = AnyCommand | Settled | ContentArrived | DataEnded | ChunkEnded | LoginStep
-"""What a session sees. Of the commands only Ehlo, Helo, Lhlo, Mail, Rcpt, Data, Rset, StartTls and Quit reach it."""
 
 
 class SmtpServerCore:
@@ -229,18 +182,18 @@ class SmtpServerCore:
 
     def greeting(self) -> bytes:
         """The first words, before anything was read (RFC 5321 §4.2, RFC 2033 §4)."""
-        return _greeting(self.mode, self.host).encode(self.style)
+        return greeting_of(self.mode, self.host).encode(self.style)
 
     def hello(self, command: Ehlo | Helo | Lhlo) -> Reply:
         """The positive reply to EHLO, HELO or LHLO, with the extensions (RFC 5321 §4.1.1.1)."""
         if isinstance(command, Helo):
             return Smtp.HELO.fill(host=self.host, peer=command.name)
-        return _hello(self.host, command.name, self.extensions())
+        return hello_of(self.host, command.name, self.extensions())
 
     def extensions(self) -> tuple[str, ...]:
         """The lines of EHLO after the first."""
         mechanisms = self.mechanisms if self.login and self.secure else ()
-        return _extensions(self.mode, self.style, self._limits.message, self.tls, mechanisms)
+        return extensions_of(self.mode, self.style, self._limits.message, self.tls, mechanisms)
 
     # Replies out
 
@@ -412,19 +365,7 @@ class SmtpServerCore:
 
     def _answer_help(self, command: AnyCommand) -> Event:
         assert isinstance(command, Help)
-        known = {
-            verb: rule
-            for verb, rule in COMMANDS.items()
-            if self.mode in rule.modes and verb not in REFUSED_ALWAYS and (rule.event is not StartTls or self.tls)
-        }
-        rule = known.get(command.topic.upper())
-        if rule is not None:
-            text = getattr(rule.event, "syntax", command.topic.upper())
-        elif command.topic:
-            return Settled(Smtp.NO_HELP, offence=Offence.IDLE)
-        else:
-            text = f"Commands: {' '.join(known)}"
-        return Settled(Smtp.HELP.fill(lines=text), offence=Offence.IDLE)
+        return Settled(help_on(command.topic, self.mode, tls=self.tls), offence=Offence.IDLE)
 
     # Login
 
@@ -622,31 +563,6 @@ class SmtpServerCore:
 
     def _after_quit(self, event: Event, reply: Reply) -> None:
         self.closed = True
-
-
-@lru_cache(maxsize=64)
-def _greeting(mode: Mode, host: str) -> Reply:
-    return (Smtp.LMTP_GREETING if mode is Mode.LMTP else Smtp.GREETING).fill(host=host)
-
-
-@lru_cache(maxsize=256)  # the same clients come again and again
-def _hello(host: str, peer: str, extensions: tuple[str, ...]) -> Reply:
-    first = Smtp.EHLO.fill(host=host, peer=peer)
-    more = "".join(f"\n{line}" for line in extensions)
-    return Reply(first.code, first.status, first.text + more, None if first.classic is None else first.classic + more)
-
-
-@lru_cache(maxsize=64)
-def _extensions(mode: Mode, style: Style, limit: int, tls: bool, mechanisms: tuple[str, ...]) -> tuple[str, ...]:
-    lines = ["PIPELINING", f"SIZE {limit}", "8BITMIME", "SMTPUTF8"]
-    if style is not Style.CLASSIC:
-        lines.append("ENHANCEDSTATUSCODES")  # the classic texts have none
-    if tls:
-        lines.append("STARTTLS")
-    if mechanisms:
-        lines.append(f"AUTH {' '.join(mechanisms)}")
-    lines.extend(rule.extension for rule in COMMANDS.values() if rule.extension and mode in rule.modes)
-    return tuple(lines)
 
 
 _LOGIN_OFFENCES: Final = {Smtp.AUTH_FAILED.code: Offence.LOGIN, Smtp.AUTH_MALFORMED.code: Offence.ERROR}
