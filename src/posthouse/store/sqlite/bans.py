@@ -1,14 +1,12 @@
 """Bans, known logins and what accounts have sent: a small database of its own beside the mail (docs/adr/0070).
 
 It is written without waiting for the disk, so a power cut may cost its last seconds and a damaged one is simply begun
-anew: no mail hangs on it. Whoever changes bans writes another mark into a file, which every process has mapped into
-memory and looks at for each connection without a system call (as lookups.py does for accounts).
+anew: no mail hangs on it. Whoever changes bans changes a mark too, which every process looks at for each connection
+(mark.py).
 """
 
 from __future__ import annotations
 
-import contextlib
-import mmap
 import os
 import sqlite3
 import threading
@@ -16,14 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from posthouse.net.files import owner_of
+from posthouse.net.files import adopt
 from posthouse.ports.bans import Ban, Changes, Known, SentRow
 from posthouse.store.model import StoreError
+from posthouse.store.sqlite.mark import Mark
 from posthouse.store.sqlite.pool import unavailable
 
 NAME: Final = "bans.db"
 MARKER: Final = "bans.changes"
-MARK: Final = 8
 FORM: Final = 1
 TIMEOUT: Final = 5.0  # seconds to wait for another process that is writing
 SENT_KEPT: Final = 90 * 86_400.0  # seconds that it is known to whom an account wrote, after its last letter
@@ -49,20 +47,18 @@ _SENT: Final = "account, hour, day, letters_hour, letters_day, recipients_hour, 
 class BanFile:
     """The database of bans of one data directory (`ports.BanStore`)."""
 
-    __slots__ = ("_connection", "_file", "_guard", "_mapped", "_path", "_reader", "_seen", "renewed")
+    __slots__ = ("_connection", "_guard", "_mark", "_path", "_reader", "_seen", "renewed")
 
     def __init__(self, directory: Path) -> None:
         """Opens it, made when it is not there. Raises StoreError when that cannot be."""
         self._path = directory / NAME
         self._guard = threading.Lock()  # `merge` runs in a thread, with the one connection that writes
-        self._mapped: mmap.mmap | None = None
-        self._file = -1
         self._seen = b""
         self.renewed = ""  # why the old one could not be read, when it could not
         try:
             self._connection = self._open(directory)
             self._reader = sqlite3.connect(self._path, timeout=TIMEOUT, isolation_level=None, check_same_thread=False)
-            self._map(directory / MARKER)
+            self._mark = Mark(directory / MARKER)
         except (OSError, sqlite3.Error) as problem:
             raise StoreError(
                 f"The list of bans {self._path} cannot be used: {problem}. Make it belong to the user who runs "
@@ -102,21 +98,13 @@ class BanFile:
             raise
         return connection
 
-    def _map(self, path: Path) -> None:
-        _create(path, path.parent)
-        self._file = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
-        if os.fstat(self._file).st_size < MARK:
-            os.write(self._file, bytes(MARK))
-        self._mapped = mmap.mmap(self._file, MARK, access=mmap.ACCESS_READ)
-
     def changed(self) -> bool:
         """Whether another process changed the bans; costs no system call."""
-        return self._mapped is not None and self._mapped[:MARK] != self._seen
+        return self._mark.read() != self._seen
 
     def bans(self) -> Sequence[Ban]:
         """All bans, also those that have ended and still count. Raises Unavailable."""
-        if self._mapped is not None:
-            self._seen = self._mapped[:MARK]  # before the look, so that a change after it is noticed
+        self._seen = self._mark.read()  # before the look, so that a change after it is noticed
         rows = self._rows("SELECT place, account, since, until, reason, made_by, times FROM ban")
         return [Ban(*row) for row in rows]
 
@@ -170,21 +158,14 @@ class BanFile:
 
     def announce(self) -> None:
         """Tells every process that the bans were changed just now."""
-        with contextlib.suppress(OSError):
-            os.lseek(self._file, 0, os.SEEK_SET)
-            os.write(self._file, os.urandom(MARK))
+        self._mark.change()
 
     def close(self) -> None:
         """Lets go of everything."""
         self._reader.close()
         with self._guard:
             self._connection.close()
-        if self._mapped is not None:
-            self._mapped.close()
-            self._mapped = None
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        self._mark.close()
 
 
 def _create(path: Path, directory: Path) -> None:
@@ -192,5 +173,4 @@ def _create(path: Path, directory: Path) -> None:
     if path.exists():
         return
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        os.chown(path, *owner_of(directory))
+    adopt(path, directory)

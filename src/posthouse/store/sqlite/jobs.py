@@ -259,10 +259,7 @@ def _account(address: str, cursor: sqlite3.Cursor) -> int:
 
 def remove_account(address: str, cursor: sqlite3.Cursor, batch: Batch) -> int:
     """Removes an account with its mailboxes and messages; returns how many messages."""
-    rows = cursor.execute("SELECT id FROM account WHERE address = ?", (address,)).fetchall()
-    if not rows:
-        raise Missing(f"there is no account {address}")
-    account = rows[0][0]
+    account = _account(address, cursor)
     count = 0
     for (mailbox,) in cursor.execute("SELECT id FROM mailbox WHERE account = ?", (account,)).fetchall():
         base = mailbox << 32
@@ -277,7 +274,7 @@ def remove_account(address: str, cursor: sqlite3.Cursor, batch: Batch) -> int:
 
 def grant_sender(address: str, pattern: str, now: float, cursor: sqlite3.Cursor, batch: Batch) -> None:
     """Lets an account name one more sender."""
-    account = _account_id(address, cursor)
+    account = _account(address, cursor)
     if cursor.execute("SELECT 1 FROM sender WHERE account = ? AND pattern = ?", (account, pattern)).fetchall():
         raise Conflict(f"{address} may name {pattern} already")
     cursor.execute("INSERT INTO sender (account, pattern, created) VALUES (?, ?, ?)", (account, pattern, now))
@@ -286,18 +283,11 @@ def grant_sender(address: str, pattern: str, now: float, cursor: sqlite3.Cursor,
 
 def revoke_sender(address: str, pattern: str, cursor: sqlite3.Cursor, batch: Batch) -> None:
     """Takes that back."""
-    account = _account_id(address, cursor)
+    account = _account(address, cursor)
     cursor.execute("DELETE FROM sender WHERE account = ? AND pattern = ?", (account, pattern))
     if not cursor.rowcount:
         raise Missing(f"{address} has no grant for {pattern}")
     batch.changed = True
-
-
-def _account_id(address: str, cursor: sqlite3.Cursor) -> int:
-    rows = cursor.execute("SELECT id FROM account WHERE address = ?", (address,)).fetchall()
-    if not rows:
-        raise Missing(f"there is no account {address}")
-    return int(rows[0][0])
 
 
 def put_network(network: Network, replace: bool, cursor: sqlite3.Cursor, batch: Batch) -> None:

@@ -3,24 +3,21 @@
 Every RCPT asks for a domain and an account. In the database that costs some 70 microseconds under load, because each
 COMMIT makes a reader's page cache stale and each statement gives up the interpreter lock. So answers are kept for a
 second, and dropped at once when anybody changed a domain or an account: every process writes another mark into a file
-after such a COMMIT, and the mark is looked at before an answer from memory is given. The file is mapped into memory,
-since a system call, too, would give up the interpreter lock: 36 microseconds a look with a busy writer thread.
+after such a COMMIT, and the mark is looked at before an answer from memory is given (mark.py).
 """
 
 from __future__ import annotations
 
 import contextlib
-import mmap
-import os
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from posthouse.ports.store import Account, Credential, Domain, Maildrop, Network
 from posthouse.ports.system import Clock
 from posthouse.store.datadir import DataDirectory
+from posthouse.store.sqlite.mark import Mark
 
 MARKER: Final = "directory.changes"  # in the data directory
-MARK: Final = 8  # octets of the mark, chosen at random
 LIFETIME: Final = 1.0  # seconds; also covers a process that was killed between its COMMIT and its mark
 MOST: Final = 10_000
 ROWS: Final = 50_000  # of all maildrops in memory together: some 8 MB
@@ -35,8 +32,7 @@ class Lookups:
         "_clock",
         "_credentials",
         "_domains",
-        "_file",
-        "_mapped",
+        "_mark",
         "_networks",
         "_networks_fresh",
         "_seen",
@@ -50,26 +46,17 @@ class Lookups:
         self._networks: tuple[Network, ...] = ()
         self._networks_fresh = False
         self._credentials: dict[int, list[Credential]] = {}
-        self._file = -1
-        self._mapped: mmap.mmap | None = None
+        self._mark: Mark | None = None
         self._seen = b"none yet"
         self._since = 0.0
-        with contextlib.suppress(OSError):  # without a marker, changes by others are seen within a second
-            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
-            self._file = os.open(directory.path / MARKER, flags, 0o600)
-            directory.adopt(directory.path / MARKER)
-            if os.fstat(self._file).st_size < MARK:
-                os.write(self._file, bytes(MARK))
-            self._mapped = mmap.mmap(self._file, MARK, access=mmap.ACCESS_READ)
+        with contextlib.suppress(OSError):  # without it, changes by others are seen within a second
+            self._mark = Mark(directory.path / MARKER)
 
     def close(self) -> None:
-        """Lets go of the marker."""
-        if self._mapped is not None:
-            self._mapped.close()
-            self._mapped = None
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        """Lets go of the mark."""
+        if self._mark is not None:
+            self._mark.close()
+            self._mark = None
 
     def domain(self, name: str, find: Callable[[str], Domain | None]) -> Domain | None:
         """The domain, from memory or by `find`. What does not exist is asked for every time."""
@@ -104,13 +91,11 @@ class Lookups:
     def changed(self) -> None:
         """Tells every process, this one included, that a domain or an account was changed just now."""
         self._forget()
-        with contextlib.suppress(OSError):
-            if self._file >= 0:
-                os.lseek(self._file, 0, os.SEEK_SET)
-                os.write(self._file, os.urandom(MARK))
+        if self._mark is not None:
+            self._mark.change()
 
     def _check(self) -> None:
-        mark = b"" if self._mapped is None else self._mapped[:MARK]
+        mark = b"" if self._mark is None else self._mark.read()
         now = self._clock.monotonic()
         many = len(self._accounts) + len(self._domains) + len(self._credentials) > MOST
         if mark != self._seen or now - self._since > LIFETIME or many:
