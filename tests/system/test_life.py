@@ -165,6 +165,25 @@ def test_files_keep_their_owner(prepared: Path) -> None:
     assert wrong == []
 
 
+def test_a_configuration_that_only_root_may_read(prepared: Path) -> None:
+    """Would catch a command that reads its configuration once more after it has given up root's rights."""
+    if os.geteuid() != 0:
+        leave_out("only root can act for another user")
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        data = Path(shutil.copytree(prepared, Path(folder) / "data"))
+        for file in [data, *data.rglob("*")]:
+            os.chown(file, 65534, 65534)
+        config = Path(folder) / "posthouse.toml"
+        config.write_text("")
+        config.chmod(0o600)
+        run_posthouse(
+            data, "--config", str(config), "account", "add", "third@x.mail", "--password-stdin", stdin="pw-7Kx9-pw\n"
+        )
+        run_posthouse(data, "--config", str(config), "network", "add", "192.0.2.0/24")
+        run_posthouse(data, "--config", str(config), "ban", "add", "192.0.2.7")
+
+
 def test_transcripts(data: Path, tmp_path: Path) -> None:
     """Every session is written down with what was said, and no password stands in any file."""
     folder = tmp_path / "transcripts"

@@ -40,7 +40,7 @@ def run_networks(invocation: Invocation, work: Callable[[NetworkService], Awaita
         from posthouse.net.system import SystemClock
         from posthouse.policy.networks import NetworkService
 
-        async with _store(invocation, create=create) as (store, _, record):
+        async with _store(invocation, create=create) as (store, _, _, record):
             return await work(NetworkService(store, SystemClock(), record))
 
     with explained(), refusals():
@@ -57,10 +57,9 @@ async def _directory(invocation: Invocation, *, create: bool) -> AsyncIterator[A
     from posthouse.accounts.logins import Logins
     from posthouse.net.system import SystemClock, SystemRandom
 
-    async with _store(invocation, create=create) as (store, config, record):
+    async with _store(invocation, create=create) as (store, config, data, record):
         settings = replace(config.accounts, hash_threads=config.accounts.hash_threads or cores())
         credentials = Credentials(settings, SystemClock(), SystemRandom())
-        _, data = invocation.load()
         vault = Vault(data, SystemRandom()) if config.accounts.recoverable_passwords == "on" else None
         logins = Logins(store, credentials, SystemClock(), scram=config.accounts.scram == "on", vault=vault)
         try:
@@ -71,8 +70,8 @@ async def _directory(invocation: Invocation, *, create: bool) -> AsyncIterator[A
 
 
 @asynccontextmanager
-async def _store(invocation: Invocation, *, create: bool) -> AsyncIterator[tuple[Store, Config, Record]]:
-    """The store, its configuration, and who writes changes down in the name of the user who runs the command."""
+async def _store(invocation: Invocation, *, create: bool) -> AsyncIterator[tuple[Store, Config, Path, Record]]:
+    """The store, its configuration and directory, and what writes changes down in the name of the one who runs this."""
     from posthouse.observe.audit import Trail, system_user
     from posthouse.store import Options, become_owner, open_store
 
@@ -83,7 +82,7 @@ async def _store(invocation: Invocation, *, create: bool) -> AsyncIterator[tuple
     become_owner(data)
     store = open_store(data, serve=False, options=Options(busy_timeout=config.store.busy_timeout))
     try:
-        yield store, config, Trail(data, who=who, origin="cli", failed=not_recorded).record
+        yield store, config, data, Trail(data, who=who, origin="cli", failed=not_recorded).record
     finally:
         await store.close()
 
