@@ -13,6 +13,7 @@ from base64 import b64decode, b64encode
 from pathlib import Path
 from typing import Final
 
+from posthouse.net.files import sync_directory
 from posthouse.ports.system import Random
 from posthouse.sasl.scram import NAME, Keys
 
@@ -103,5 +104,6 @@ class Vault:
                 os.fsync(file.fileno())
             with contextlib.suppress(FileExistsError):
                 os.link(name, self._path)
+            sync_directory(self._path.parent)  # what is sealed with it will be on the disk a moment later
         finally:
             Path(name).unlink()
