@@ -94,26 +94,13 @@ def _server(options: dict[str, Any]) -> tuple[Server | None, str]:
 def _once(options: dict[str, Any]) -> int:
     import asyncio
 
-    from posthouse.cli.helpers import find_password
-    from posthouse.cli.reading import Access, collect
+    from posthouse.cli.reading import access_of, collect
 
     job = _job(options)
     server, login = _server(options)
     if server is None:
         raise Problem(Exit.USAGE, "There is no server to read from: give --url pop3://user@host:port.")
-    if not login:
-        raise Problem(Exit.USAGE, "There is no login name: give -u USER or --url pop3://user@host:port.")
-    access = Access(
-        server,
-        login,
-        find_password(login, stdin=options["password_stdin"]),
-        timeout=options["timeout"],
-        insecure=options["insecure_auth"],
-        verbose=options["verbose"],
-        security=security_of(options, options["url"]),
-        may_ask=not options["as_json"] and sys.stdin.isatty(),
-    )
-    return asyncio.run(collect(access, job))
+    return asyncio.run(collect(access_of(options, server, login), job))
 
 
 def _job(options: dict[str, Any]) -> Job:

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from posthouse.cli.exits import Exit, Problem, print_json, problem_of
 from posthouse.cli.fetching import Fetched, Target, open_target, save_attachments
-from posthouse.cli.helpers import Progress, observer
+from posthouse.cli.helpers import Progress, find_password, observer
+from posthouse.cli.security import security_of
 from posthouse.clients.failure import Failure, Kind
 from posthouse.clients.pop3 import IN_CLEAR, Pop3Client, refusal
 from posthouse.clients.security import Security
@@ -36,6 +37,22 @@ class Access:
     verbose: int = 0
     security: Security = field(default_factory=Security)
     may_ask: bool = False
+
+
+def access_of(options: dict[str, Any], server: Server, login: str) -> Access:
+    """How to get into a mailbox, as the options of a command say; asks for the password. Raises Problem."""
+    if not login:
+        raise Problem(Exit.USAGE, "There is no login name: give -u USER or --url pop3://user@host:port.")
+    return Access(
+        server,
+        login,
+        find_password(login, stdin=options["password_stdin"]),
+        timeout=options["timeout"],
+        insecure=options["insecure_auth"],
+        verbose=options["verbose"],
+        security=security_of(options, options["url"]),
+        may_ask=not options["as_json"] and sys.stdin.isatty(),
+    )
 
 
 @dataclass(slots=True)

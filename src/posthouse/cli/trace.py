@@ -134,29 +134,14 @@ def _fetch(number: int, options: dict[str, Any]) -> bytes:
     """The header of message `number` of a mailbox."""
     import asyncio
 
-    from posthouse.cli.helpers import find_password, parse_url
+    from posthouse.cli.helpers import parse_url
     from posthouse.cli.read import SCHEMES
-    from posthouse.cli.reading import Access
-    from posthouse.cli.security import security_of
+    from posthouse.cli.reading import access_of, fetch_header
 
     if not options["url"]:
         raise Problem(Exit.USAGE, f"There is no file {number}; for message {number} give --url pop3://user@host:port.")
     server, login = parse_url(options["url"], SCHEMES)
-    login = options["user"] or login
-    if not login:
-        raise Problem(Exit.USAGE, "There is no login name: give -u USER or --url pop3://user@host:port.")
-    access = Access(
-        server,
-        login,
-        find_password(login, stdin=options["password_stdin"]),
-        timeout=options["timeout"],
-        insecure=options["insecure_auth"],
-        verbose=options["verbose"],
-        security=security_of(options, options["url"]),
-        may_ask=not options["as_json"] and sys.stdin.isatty(),
-    )
-    from posthouse.cli.reading import fetch_header
-
+    access = access_of(options, server, options["user"] or login)
     return asyncio.run(fetch_header(access, number, MOST))
 
 
