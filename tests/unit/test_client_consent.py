@@ -77,9 +77,10 @@ def plan(server: Server, **more: Any) -> sending.Plan:
 
 
 async def test_submission_is_tried_first_and_port_25_where_nothing_listens(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        free = closed.getsockname()[1]
-    with ScriptedServer(smtp()) as server:
+    # A port that is taken and not listened on refuses, and nobody else gets it meanwhile.
+    with socket.socket() as silent, ScriptedServer(smtp()) as server:
+        silent.bind(("127.0.0.1", 0))
+        free = silent.getsockname()[1]
         monkeypatch.setattr(sending, "SUBMISSION", free)
         monkeypatch.setattr(sending, "SMTP", server.port)
         report = await sending.deliver(plan(Server("127.0.0.1")))
