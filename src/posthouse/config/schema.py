@@ -153,7 +153,7 @@ class TlsSettings:
         Setting(
             Kind.CHOICE,
             "Whether TLS is offered: with STARTTLS and STLS, and on the listeners submissions and pop3s. Without it "
-            "only this machine itself may log in.",
+            "only this machine itself and networks named `clear` may log in.",
             choices=("yes", "no"),
             rfc="RFC 3207, RFC 2595, RFC 8314",
         ),
@@ -397,7 +397,7 @@ class AccountSettings:
             Kind.CHOICE,
             "Whether SCRAM-SHA-256 is offered, with which programs prove that they know the password without sending "
             "it. For that a verifier is kept beside the hash of each password; whoever steals the store can try "
-            "passwords against it, a little faster than against the hash.",
+            "passwords against it, and graphics cards do that much faster than against the hash.",
             choices=("on", "off"),
             rfc="RFC 7677",
         ),
