@@ -21,7 +21,21 @@ from posthouse.sasl.mechanisms import encode_line
 from tests.system.server import SENDER, Server, prepare_data, serving
 
 ALLOWED = 0.60
-SETTINGS = "[accounts]\nfailure_time = {seconds}\n[pop3]\nlogin_failures = 1000\nlogin_timeout = 3600\n"
+# Bans, delays and the other brakes are off: what is left is what a login itself tells.
+SETTINGS = """\
+[accounts]
+failure_time = {seconds}
+[pop3]
+login_failures = 1000
+login_timeout = 3600
+idle_commands = 1000000
+[limits]
+delay_longest = 0
+pair_failures = 10000
+address_accounts = 10000
+address_failures = 10000
+account_failures = 10000
+"""
 
 Attempt = Callable[[poplib.POP3, str], float]
 
