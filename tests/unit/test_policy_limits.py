@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import pytest
+
 from posthouse.config.limits import LimitSettings, SendingSettings
 from posthouse.policy.places import Places
 from posthouse.policy.ratelimit import Connections, Rate
-from posthouse.policy.sending import DAY, HOUR, MOST_KNOWN, Sending
+from posthouse.policy.sending import DAY, HOUR, MOST_KNOWN, Addressed, Sending
 from posthouse.ports.bans import SentRow
 
 PLACES = Places(("127.0.0.0/8",))
@@ -91,6 +95,37 @@ def test_new_recipients_are_those_never_written_to() -> None:
     kept[WHO] = one.row(WHO)
     again = Sending(SendingSettings(new_recipients_day=3), kept.get)
     assert again.count(WHO, ["a@x", "b@x", "c@x", "d@x", "e@x"], DAY + 1) is None, "remembered from before"
+
+
+def test_a_letter_addressed_one_by_one_counts_as_one_addressed_at_once() -> None:
+    """Would catch a check that forgets who stood before, or counts somebody twice."""
+    one, _ = sending(new_recipients_day=3, recipients_hour=5)
+    assert one.count(WHO, ["known@x"], 0.0) is None
+    letter = Addressed()
+    for name in ("a@x", "known@x", "a@x"):
+        assert one.refuse_recipients(WHO, [name], 1.0, letter) is None
+    assert (letter.recipients, len(letter.strangers)) == (3, 1)
+    assert one.refuse_recipients(WHO, ["b@x"], 1.0, letter) is None
+    excess = one.refuse_recipients(WHO, ["known@x"], 1.0, letter)
+    assert excess is not None and excess.what == "recipients"
+    assert (letter.recipients, len(letter.strangers)) == (4, 2), "who is refused is not added"
+
+
+def test_a_letter_to_a_thousand_looks_at_each_of_them_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Would catch a check at every RCPT that begins with the first recipient again: seconds for one letter."""
+    one, _ = sending(new_recipients_day=0, recipients_day=0, recipients_hour=0)
+    looked: list[int] = []
+    real = Sending._strangers
+
+    def counted(self: Sending, row: SentRow, names: Sequence[str]) -> list[bytes]:
+        looked.append(len(names))
+        return real(self, row, names)
+
+    monkeypatch.setattr(Sending, "_strangers", counted)
+    letter = Addressed()
+    for number in range(1000):
+        assert one.refuse_recipients(WHO, [f"{number}@x"], 0.0, letter) is None
+    assert sum(looked) == 1000
 
 
 def test_a_letter_that_was_not_accepted_is_given_back() -> None:

@@ -21,7 +21,7 @@ from posthouse.observe.log import Log
 from posthouse.policy.access import ANYBODY, LOCAL, LOGIN_RELAY, RELAY, Rights
 from posthouse.policy.guard import Guard
 from posthouse.policy.senders import is_own, owns
-from posthouse.policy.sending import Excess
+from posthouse.policy.sending import Addressed, Excess
 from posthouse.ports.directory import Directory
 from posthouse.ports.dns import Reverse
 from posthouse.ports.store import Account, Draft, Store
@@ -61,6 +61,7 @@ class Transaction:
     targets: Targets = field(default_factory=Targets)
     draft: Draft | None = None
     gate: HeaderGate | None = None
+    addressed: Addressed | None = None  # of a login's letter
 
     @property
     def sink(self) -> Draft | HeaderGate | None:
@@ -129,7 +130,7 @@ class Reception:
         when the account has sent as many as it may."""
         if mail.size is not None and mail.size > self._limits.message:
             raise Rejected(Smtp.TOO_BIG.fill(limit=self._limits.message))
-        self._check_sending(client, [])
+        self._check_sending(client)
         envelope = Envelope(
             mail.sender,
             size=mail.size,
@@ -139,7 +140,7 @@ class Reception:
             envid=mail.envid,
             auth=mail.auth,
         )
-        return Transaction(client, envelope)
+        return Transaction(client, envelope, addressed=None if client.account is None else Addressed())
 
     def is_foreign(self, mail: Mail, client: Client) -> bool:
         """Whether a sender who logged in names somebody else, so that `check_sender` must be asked. The null sender is
@@ -169,16 +170,21 @@ class Reception:
         reply = overfull(account, transaction.envelope.size or 0)
         if reply is not None:
             raise Rejected(reply)
-        if transaction.client.account is not None:
-            self._check_sending(transaction.client, [*_names(transaction), rcpt.address.key])
+        if transaction.addressed is not None:
+            self._check_addressing(transaction.client, rcpt.address.key, transaction.addressed)
         recipient = Recipient(rcpt.address, rcpt.notify, rcpt.orcpt)
         targets.add(recipient, account)
         transaction.envelope.recipients.append(recipient)
 
-    def _check_sending(self, client: Client, recipients: list[str]) -> None:
-        """Whoever logged in may send only so much. Raises Rejected."""
+    def _check_sending(self, client: Client) -> None:
+        """Whoever logged in may send only so many letters. Raises Rejected."""
         if client.account is not None and self._guard is not None:
-            self._refuse_excess(client, self._guard.may_send(client.account.address, recipients))
+            self._refuse_excess(client, self._guard.may_send(client.account.address))
+
+    def _check_addressing(self, client: Client, name: str, addressed: Addressed) -> None:
+        """And to so many people, and to so many whom it never wrote to. Raises Rejected."""
+        if client.account is not None and self._guard is not None:
+            self._refuse_excess(client, self._guard.may_send_to(client.account.address, name, addressed))
 
     def _count_sent(self, transaction: Transaction) -> None:
         """Counts the letter at once, so that many sessions at a time do not all pass. Raises Rejected."""

@@ -19,7 +19,7 @@ from posthouse.policy.bans import moved
 from posthouse.policy.logins import Attempt, LoginGuard
 from posthouse.policy.places import Places
 from posthouse.policy.ratelimit import Connections
-from posthouse.policy.sending import Excess, Sending
+from posthouse.policy.sending import Addressed, Excess, Sending
 from posthouse.ports.bans import BanStore, Changes, Known, SentRow
 from posthouse.ports.gate import Refusal
 from posthouse.ports.system import Clock, Random
@@ -119,12 +119,13 @@ class Guard:
 
     # Letters of accounts
 
-    def may_send(self, account: str, recipients: Sequence[str]) -> Excess | None:
-        """Whether an account may send one letter more to these (`Address.key`); none yet: a letter at all."""
-        now = self._clock.now()
-        if not recipients:
-            return self.sending.refuse_letter(account, now)
-        return self.sending.refuse_recipients(account, recipients, now)
+    def may_send(self, account: str) -> Excess | None:
+        """Whether an account may send one letter more."""
+        return self.sending.refuse_letter(account, self._clock.now())
+
+    def may_send_to(self, account: str, recipient: str, letter: Addressed) -> Excess | None:
+        """Whether it may send a letter to one recipient more (`Address.key`), who is added to `letter` then."""
+        return self.sending.refuse_recipients(account, [recipient], self._clock.now(), letter)
 
     def send(self, account: str, recipients: Sequence[str]) -> Excess | None:
         """Counts a letter, or says why it is one too many."""

@@ -7,7 +7,7 @@ be written down now and then. Of recipients only short digests are kept.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Final
 
@@ -29,6 +29,14 @@ class Excess:
     count: int
     period: str
     seconds: float
+
+
+@dataclass(slots=True)
+class Addressed:
+    """To whom one letter goes so far, as it will be counted: recipients, and digests of those never written to."""
+
+    recipients: int = 0
+    strangers: set[bytes] = field(default_factory=set)
 
 
 class Sending:
@@ -54,17 +62,28 @@ class Sending:
         """Whether one letter more would be too many."""
         return self._letters(self._current(account, now), now)
 
-    def refuse_recipients(self, account: str, recipients: Sequence[str], now: float) -> Excess | None:
-        """Whether a letter to all of these (`Address.key`) would be too much."""
-        row = self._current(account, now)
-        return self._recipients(row, len(recipients), now) or self._new(row, self._strangers(row, recipients), now)
+    def refuse_recipients(
+        self, account: str, recipients: Sequence[str], now: float, letter: Addressed | None = None
+    ) -> Excess | None:
+        """Whether a letter to all of these (`Address.key`) would be too much; to those of `letter` and these, which is
+        added to it when they may stand. So a letter to a thousand costs a thousand looks and not half a million."""
+        row, letter = self._current(account, now), letter or Addressed()
+        count = letter.recipients + len(recipients)
+        strangers = [one for one in self._strangers(row, recipients) if one not in letter.strangers]
+        excess = self._recipients(row, count, now) or self._new(row, len(letter.strangers) + len(strangers), now)
+        if excess is None:
+            letter.recipients = count
+            letter.strangers.update(strangers)
+        return excess
 
     def count(self, account: str, recipients: Sequence[str], now: float) -> Excess | None:
         """Counts a letter, or says why it is one too many and then does not count it."""
         row = self._current(account, now)
         strangers = self._strangers(row, recipients)
         excess = (
-            self._letters(row, now) or self._recipients(row, len(recipients), now) or self._new(row, strangers, now)
+            self._letters(row, now)
+            or self._recipients(row, len(recipients), now)
+            or self._new(row, len(strangers), now)
         )
         if excess is None:
             self._add(row, 1, len(recipients), len(strangers))
@@ -87,17 +106,22 @@ class Sending:
 
     def _current(self, account: str, now: float) -> SentRow:
         row = self._rows.pop(account, None) or self._load(account) or SentRow(account)
-        for name in list(self._rows):  # the one that sent longest ago first, but never one that is not written down
-            if len(self._rows) < MOST_ACCOUNTS:
-                break
-            if name not in self.fresh:
-                del self._rows[name]
+        if len(self._rows) >= MOST_ACCOUNTS:
+            self._make_room()
         self._rows[account] = row
         if not row.hour <= now < row.hour + HOUR:
             row.hour, row.letters_hour, row.recipients_hour = now, 0, 0
         if not row.day <= now < row.day + DAY:
             row.day, row.letters_day, row.recipients_day, row.new_day = now, 0, 0, 0
         return row
+
+    def _make_room(self) -> None:
+        """Forgets the one that sent longest ago, but never one that is not written down."""
+        for name in list(self._rows):
+            if len(self._rows) < MOST_ACCOUNTS:
+                break
+            if name not in self.fresh:
+                del self._rows[name]
 
     def _letters(self, row: SentRow, now: float) -> Excess | None:
         limits = self._limits
@@ -115,9 +139,9 @@ class Sending:
             return Excess("recipients", limits.recipients_day, "day", row.day + DAY - now)
         return None
 
-    def _new(self, row: SentRow, strangers: Sequence[bytes], now: float) -> Excess | None:
+    def _new(self, row: SentRow, strangers: int, now: float) -> Excess | None:
         most = self._limits.new_recipients_day
-        if strangers and 0 < most < row.new_day + len(strangers):
+        if strangers and 0 < most < row.new_day + strangers:
             return Excess("new recipients", most, "day", row.day + DAY - now)
         return None
 
