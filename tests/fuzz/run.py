@@ -1,8 +1,8 @@
 """Grows inputs for each target and keeps those that show something new: `make fuzz`, or
 `python -m tests.fuzz.run --seconds 60 --only smtp-server,message --seed 7`.
 
-Seeds are the transcripts of the tests. The corpus lies in .cache/fuzz/TARGET; an input that fails is kept there as
-fail-*, told with the command that repeats it, and the exit code is 1.
+Seeds are the transcripts and the notices of the tests. The corpus lies in .cache/fuzz/TARGET; an input that fails is
+kept there as fail-*, told with the command that repeats it, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -31,6 +31,13 @@ WORDS: Final = (
     *(b"MAIL FROM:<a@x>\r\n", b"RCPT TO:<b@x>\r\n", b"EHLO x\r\n", b"LHLO x\r\n", b"USER a\r\n", b"PASS b\r\n"),
     *(b"STARTTLS\r\n", b"STLS\r\n", b"RETR 1\r\n", b"TOP 1 0\r\n", b"CAPA\r\n", b"UIDL\r\n", b"+OK\r\n", b"-ERR\r\n"),
     *(b"250-", b"250 ", b"354 go\r\n", b"334 \r\n", b"AGEAYg==\r\n", "я".encode(), b"=?utf-8?b?", b"?=", b"--b\r\n"),
+    *(
+        b"Final-Recipient: rfc822;",
+        b"\r\nAction: failed\r\n",
+        b"Status: 5.1.1\r\n",
+        b"Diagnostic-Code: smtp; ",
+        b"\\x{430}",
+    ),
     *(b"Content-Type: multipart/mixed; boundary=b\r\n", b"Content-Transfer-Encoding: base64\r\n", b"Subject: "),
     *(
         b"message/rfc822",
@@ -46,13 +53,15 @@ WORDS: Final = (
 
 
 def seeds() -> list[bytes]:
-    """What the peers of the transcripts say, and what they hear."""
+    """What the peers of the transcripts say, and what they hear; notices."""
     found = []
     for path in sorted((ROOT / "tests" / "transcripts").glob("*/*.txt")):
         lines = path.read_text(encoding="utf-8").splitlines()
         for mark in ("C: ", "S: "):
             said = "".join(f"{line[3:]}\r\n" for line in lines if line.startswith(mark))
             found.append(said.encode()[:LONGEST])
+    for path in sorted((ROOT / "tests" / "notices").glob("*/*.eml")):
+        found.append(path.read_bytes()[:LONGEST])
     return [seed for seed in found if seed]
 
 

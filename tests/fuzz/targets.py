@@ -8,10 +8,12 @@ QUIT) leads out of it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from posthouse.cli.notices import describe, table
 from posthouse.mail.address import Address, AddressError
 from posthouse.mail.downgrade import downgrade
 from posthouse.mail.encoded import decode_words, parse_parameters
@@ -20,6 +22,8 @@ from posthouse.mail.limits import Pop3Limits, SmtpLimits
 from posthouse.mail.mailboxes import parse_mailboxes
 from posthouse.mail.message import Message
 from posthouse.mail.reply import PeerError, Reply, Smtp
+from posthouse.mail.report import ACTIONS, read_report
+from posthouse.mta.causes import cause_of
 from posthouse.policy.bans import place_name
 from posthouse.policy.logins import LONGEST_LOGIN, login_key
 from posthouse.pop3 import commands as pop3
@@ -236,6 +240,31 @@ def message(pieces: Pieces) -> Sight:
     return frozenset({types, min(9, sum(1 for _ in _parts(read.root))), repr(type(header))})
 
 
+def report(pieces: Pieces) -> Sight:
+    """A notice of somebody else: read and shown within bounds, whatever its report holds."""
+    octets = b"".join(pieces)[:60_000]
+    if b"delivery-status" not in octets:
+        octets = _NOTICE + octets + b"\r\n--b--\r\n"
+    read, seen = read_report(octets), list[object]()
+    if read is None:
+        return frozenset({"none"})
+    lines = list(table(read))
+    assert not any(c in line for line in lines for c in "\0\x1b\x9b\n\r\u202e"), "what a terminal obeys"
+    assert len(lines) <= 1000
+    assert len(json.dumps(describe(read))) <= 60 * len(octets) + 10_000
+    for fate in read.fates:
+        assert fate.action in ("", *ACTIONS)
+        seen.append((fate.action, fate.status[:1], bool(fate.diagnostic), fate.transport[:4], fate.until is None))
+        cause_of(fate.status, fate.diagnostic, "", said=bool(fate.remote))
+    return frozenset([*seen, min(9, len(read.fates)), bool(read.envid), read.arrived is None])
+
+
+_NOTICE: Final = (
+    b"Content-Type: multipart/report; boundary=b\r\n\r\n--b\r\n\r\ntext\r\n--b\r\n"
+    b"Content-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; x\r\n\r\nFinal-Recipient: rfc822; a@x\r\n"
+)
+
+
 def _parts(root: Any) -> Iterator[Any]:
     pending = [root]
     while pending:
@@ -255,4 +284,5 @@ TARGETS: Final[dict[str, Target]] = {
     "sasl": sasl,
     "addresses": addresses,
     "message": message,
+    "report": report,
 }

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import poplib
+import smtplib
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,26 @@ def test_whole_messages_pass_as_they_are(server: Server, mailbox: str, tmp_path:
     assert sent.returncode == 0 and b"id <1@x.mail>" in sent.stdout
     got = posthouse(*reading(server, mailbox), "1", "--to", "-")
     assert got.returncode == 0 and got.stdout.endswith(message.encode().replace(b"\n", b"\r\n"))
+
+
+def test_a_notice_is_read_as_text_and_table(server: Server, mailbox: str) -> None:
+    """A notice of ours, sent in as another server would, and one of Postfix."""
+    for number, (name, report) in enumerate(
+        (
+            ("ours/failed-ru", "  failed     5.1.1    anna@example.org\n"),
+            ("foreign/postfix", "  failed     4.4.1    clara@example.net\n"),
+        ),
+        1,
+    ):
+        octets = (Path(__file__).parents[1] / "notices" / f"{name}.eml").read_bytes()
+        with smtplib.SMTP(server.smtp.host, server.smtp.port, timeout=20) as client:
+            assert client.sendmail("", [mailbox], octets) == {}
+        shown = posthouse(*reading(server, mailbox), str(number))
+        assert shown.returncode == 0, shown.stderr
+        assert report in shown.stdout.decode()
+        told = json.loads(posthouse(*reading(server, mailbox), str(number), "--json").stdout)["message"]["report"]
+        assert told["recipients"][0]["to"] == "anna@example.org"
+    assert "Что можно сделать" in posthouse(*reading(server, mailbox), "1").stdout.decode()
 
 
 def test_each_copy_arrives_and_blind_ones_stay_blind(server: Server, new_mailbox: Any, tmp_path: Path) -> None:

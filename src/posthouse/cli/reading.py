@@ -12,12 +12,14 @@ from typing import Any, Final
 from posthouse.cli.exits import Exit, Problem, print_json, problem_of
 from posthouse.cli.fetching import Fetched, Target, open_target, save_attachments
 from posthouse.cli.helpers import Progress, find_password, observer
+from posthouse.cli.notices import describe, shown
 from posthouse.cli.security import security_of
 from posthouse.clients.failure import Failure, Kind
 from posthouse.clients.pop3 import IN_CLEAR, Pop3Client, refusal
 from posthouse.clients.security import Security
 from posthouse.mail.charsets import harmless_line
 from posthouse.mail.message import Message
+from posthouse.mail.report import read_report
 from posthouse.net.dial import Server
 from posthouse.pop3.client import Answer
 
@@ -345,7 +347,7 @@ class Session:
         if self.job.as_json:
             self.answer = {"message": {"n": number, "size": size} | _describe(message, JSON_TEXT)}
         else:
-            _print(message.render())
+            _print(shown(message))
 
     def _tell_saved(self, number: int, paths: list[str]) -> None:
         self.answer = {"message": {"n": number, "saved": paths}}
@@ -372,7 +374,7 @@ def _print(pieces: Iterator[str]) -> None:
 
 def _separated(number: int, message: Message) -> Iterator[str]:
     yield f"--- message {number} ---\n"
-    yield from message.render()
+    yield from shown(message)
     yield "\n"
 
 
@@ -385,4 +387,6 @@ def _describe(message: Message, room: int) -> dict[str, Any]:
             break
     names = message.attachment_names()
     attached = [{"name": name, "type": part.type} for name, part in zip(names, message.attachments, strict=True)]
-    return fields | {"text": text, "attachments": attached}
+    report = read_report(message.octets, message.root)
+    notice = {} if report is None else {"report": describe(report)}
+    return fields | {"text": text, "attachments": attached} | notice

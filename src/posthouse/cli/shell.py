@@ -240,7 +240,9 @@ class Shell:
                 self._show(fetched)
 
     def _show(self, fetched: Fetched) -> None:
-        for piece in fetched.message().render():
+        from posthouse.cli.notices import shown
+
+        for piece in shown(fetched.message()):
             self.person.say(piece)
 
     async def _trace(self, rest: str) -> None:

@@ -17,6 +17,8 @@ SASL_LINE: Final = 12_288  # RFC 4954 §4: the longest line of a login
 HOPS: Final = 50  # Received fields after which a letter goes in a circle; RFC 5321 §6.3 asks for at least 100
 HEADER_FIELD: Final = 10_000_000  # one header field that is looked at
 HEADER: Final = 50_000_000  # all header fields that are looked at
+RETURNED: Final = 262_144  # a letter that a notice gives back whole; RFC 3461 §6.2 leaves the bound to us
+RETURNED_HEADER: Final = 65_536  # the header that a notice gives back otherwise
 
 
 @dataclass(slots=True)

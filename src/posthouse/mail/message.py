@@ -16,13 +16,13 @@ ADDRESS_LINE: Final = 2_000  # characters of one field that are shown
 
 
 class Message:
-    """One message, taken apart once."""
+    """One message, taken apart once. `root` is given when it was before, or when only some of its parts count."""
 
     __slots__ = ("octets", "root")
 
-    def __init__(self, octets: Octets) -> None:
+    def __init__(self, octets: Octets, root: Part | None = None) -> None:
         self.octets = octets
-        self.root = parse(octets)
+        self.root = parse(octets) if root is None else root
 
     def get(self, name: str) -> str:
         """The value of a header field, decoded, harmless, on one line."""
