@@ -1,4 +1,4 @@
-"""Writes the generated pages of docs/reference anew: `make docs`, or `python -m tools.docs --check` to compare."""
+"""Writes the generated pages and pictures of docs anew: `make docs`, or `python -m tools.docs --check` to compare."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from posthouse.config import reference
 from posthouse.mail.reply import Pop3, Reply, Smtp
-from tools import rfcmap
+from tools import noticepage, rfcmap, timetable
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
 
@@ -36,7 +36,13 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", "<br>")
 
 
-PAGES = {"settings.md": reference.page, "replies.md": replies, "rfc.md": rfcmap.page}
+PAGES = {
+    "settings.md": reference.page,
+    "replies.md": replies,
+    "rfc.md": rfcmap.page,
+    "notices.md": noticepage.page,
+    "../images/timetable.svg": timetable.page,
+}
 
 
 def outdated() -> list[str]:

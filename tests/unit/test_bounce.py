@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncIterator
 from email import message_from_bytes, policy
 from email.message import EmailMessage, Message
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -223,6 +224,14 @@ def test_recipients_with_the_same_fate_are_told_of_together() -> None:
     assert "... and 50 more" in text
     assert "Further recipients (111) are named in the report" in text
     assert len(report_of(octets).fates) == 300
+
+
+def test_a_thousand_talkative_refusals_stay_within_bounds() -> None:
+    """Would catch a notice that a host makes as large as it likes, and one that we write but do not read."""
+    many = [told(reply=f"550-5.1.1 <b{n}>\n" * 30 + "é" * 5000, to=f"b{n}@example.org") for n in range(1000)]
+    octets = compose("ru", envelope(), many).content
+    assert len(octets) < 1_400_000
+    assert len(report_of(octets).fates) == 1000
 
 
 def test_the_words_of_another_server_cannot_pass_for_ours() -> None:
@@ -503,3 +512,14 @@ def test_programs_get_the_report_as_json() -> None:
             },
         ],
     }
+
+
+def test_the_documentation_shows_real_notices() -> None:
+    page = (Path(__file__).parents[2] / "docs/explanation/when-mail-cannot-be-delivered.md").read_text(encoding="utf-8")
+    for name in ("delayed-classic", "failed-en"):
+        subject = read(MADE[name])["Subject"]
+        text = text_of(MADE[name]).replace("\r\n", "\n")
+        assert f"```\nSubject: {subject}\n\n{text}```\n" in page
+    report = MADE["delayed-classic"].partition(b"Delivery report\r\n\r\n")[2].partition(b"\r\n\r\n--=_")[0]
+    assert f"```\n{report.decode()}\n```\n".replace("\r\n", "\n") in page
+    assert "".join(f"{line}\n" for line in table(report_of(MADE["failed-en"]))) in page

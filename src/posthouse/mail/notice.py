@@ -23,6 +23,7 @@ from posthouse.mail.report import Fate, Report, unescape
 from posthouse.mail.trace import date_time
 
 VALUE: Final = 900  # octets of one field's value that are printed: with its name it fits a line, however it is folded
+DIAGNOSTIC: Final = 1_000  # characters of a reply in all; RFC 5321 §4.5.3.1.5 has 512 octets for each of its lines
 
 
 @dataclass(slots=True)
@@ -135,13 +136,15 @@ def _field(name: str, value: str, *, utf8: bool) -> str:
 def _printable(value: str, *, utf8: bool) -> str:
     """A value that holds no control and no line end, and in ASCII nothing else; cut where it is too long."""
     value = value.replace("\t", " ").strip()[:VALUE]
+    if value.isascii() and value.isprintable():
+        return value
     kept = "".join(c if c.isprintable() and (utf8 or c.isascii()) else "?" for c in value)
     return kept.encode()[:VALUE].decode("utf-8", "ignore")
 
 
 def _diagnostic(fate: Fate, *, utf8: bool) -> str:
     """RFC 3461 §9.2: the lines of a reply one below the other; what is beyond ASCII only where UTF-8 may stand."""
-    cleaned = (" ".join(_printable(line, utf8=utf8).split()) for line in fate.diagnostic[: 4 * VALUE].splitlines())
+    cleaned = (" ".join(_printable(line, utf8=utf8).split()) for line in fate.diagnostic[:DIAGNOSTIC].splitlines())
     text = "\r\n ".join(fold(line, 30) for line in cleaned if line)
     return f"Diagnostic-Code: {fate.transport}; {text}"
 

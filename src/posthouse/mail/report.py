@@ -15,7 +15,7 @@ from posthouse.mail.mime import Octets, Part, decoded, parse
 from posthouse.mail.moment import read_moment
 
 ACTIONS: Final = ("failed", "delayed", "delivered", "relayed", "expanded")  # RFC 3464 §2.3.3
-STATUS_PART: Final = 1_048_576  # octets of a report that are read
+STATUS_PART: Final = 2_097_152  # octets of a report that are read
 RECIPIENTS: Final = 2_000  # of a report that are read; RFC 5321 §4.5.3.1.8 asks for at least 100
 READ_VALUE: Final = 2_000  # octets of one field that are read
 

@@ -24,14 +24,14 @@ from posthouse.ports.system import Clock, Random
 __all__ = ["Composed", "Notices", "Told"]
 
 # Which words of NOTIFY ask for which notice. Without NOTIFY a sender hears of failures and delays (RFC 3461 §4.1).
-_ASKED: Final = {
+ASKED: Final = {
     "failed": "FAILURE",
     "delayed": "DELAY",
     "delivered": "SUCCESS",
     "relayed": "SUCCESS",
     "expanded": "SUCCESS",
 }
-_UNASKED: Final = ("failed", "delayed")
+UNASKED: Final = ("failed", "delayed")
 
 
 @dataclass(slots=True)
@@ -68,9 +68,9 @@ class Notices:
         if envelope.sender is None:
             return False
         if not notify:
-            return action in _UNASKED
+            return action in UNASKED
         asked = {word.upper() for word in notify}
-        return "NEVER" not in asked and _ASKED[action] in asked
+        return "NEVER" not in asked and ASKED[action] in asked
 
     async def compose(
         self,

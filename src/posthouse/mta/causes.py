@@ -40,12 +40,12 @@ class Cause(StrEnum):
     OTHER = "other"
 
 
-_BY_STATUS: Final[Mapping[str, Cause]] = {
+BY_STATUS: Final[Mapping[str, Cause]] = {
     # Addresses
     **dict.fromkeys(("1.0", "1.1", "1.4", "1.6"), Cause.UNKNOWN),
     "1.2": Cause.NO_HOST,
     "1.3": Cause.SYNTAX,
-    "1.10": Cause.NO_MAIL,  # RFC 7505 §4.1
+    "1.10": Cause.NO_MAIL,  # RFC 7505
     **dict.fromkeys(("1.7", "1.8"), Cause.SENDER),
     # Mailboxes
     "2.1": Cause.DISABLED,
@@ -70,9 +70,10 @@ _BY_STATUS: Final[Mapping[str, Cause]] = {
     **dict.fromkeys(("6.7", "6.8", "6.9", "6.10"), Cause.UTF8),  # RFC 6531 §3.5
     # Security and policy
     **dict.fromkeys(("7.0", "7.1", "7.2", "7.3", "7.6", "7.7"), Cause.BLOCKED),
-    **dict.fromkeys(("7.4", "7.5", "7.10", "7.11", "7.12"), Cause.TLS),  # 7.10: RFC 5248 §2.4 and RFC 8314
-    **dict.fromkeys(("7.8", "7.9"), Cause.LOGIN),  # RFC 4954 §6
-    **dict.fromkeys((f"7.{n}" for n in range(20, 28)), Cause.UNPROVEN),  # RFC 7372 §3
+    **dict.fromkeys(("7.4", "7.5", "7.10", "7.30"), Cause.TLS),
+    **dict.fromkeys(("7.8", "7.9", "7.11", "7.12"), Cause.LOGIN),  # RFC 4954 §6
+    **dict.fromkeys((*(f"7.{n}" for n in range(20, 27)), "7.29"), Cause.UNPROVEN),  # RFC 7372
+    "7.27": Cause.SENDER,  # RFC 7505
     "7.28": Cause.FLOOD,
 }
 
@@ -105,8 +106,8 @@ def cause_of(status: str, reply: str, stage: str, *, said: bool) -> Cause:
     detail = found[1] if found else "0.0"
     if stage in ("greeting", "ehlo") and said:
         return Cause.BLOCKED if detail.startswith("7.") else Cause.NOT_NOW if temporary else Cause.GREETING
-    if detail in _BY_STATUS:
-        return _BY_STATUS[detail]
+    if detail in BY_STATUS:
+        return BY_STATUS[detail]
     if not said:
         return {"dns": Cause.DNS, "connect": Cause.NO_ANSWER, "": Cause.NO_ANSWER}.get(stage, Cause.BROKEN)
     return _by_code(reply, stage, temporary=temporary)
