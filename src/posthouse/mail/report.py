@@ -18,6 +18,7 @@ ACTIONS: Final = ("failed", "delayed", "delivered", "relayed", "expanded")  # RF
 STATUS_PART: Final = 2_097_152  # octets of a report that are read
 RECIPIENTS: Final = 2_000  # of a report that are read; RFC 5321 §4.5.3.1.8 asks for at least 100
 READ_VALUE: Final = 2_000  # octets of one field that are read
+BLANKS: Final = " \t"  # a no-break space belongs to an address (RFC 6531 §3.3)
 
 
 @dataclass(slots=True)
@@ -142,13 +143,13 @@ def _action(value: str, status: str) -> str:
 
 def _after_type(value: str) -> str:
     """`dns; mx.example.org` without the type, and without it too where there is none."""
-    return value.partition(";")[2].strip() if ";" in value else value.strip()
+    return (value.partition(";")[2] if ";" in value else value).strip(BLANKS)
 
 
 def _address(value: str) -> str:
     """`rfc822; <anna@example.org>`: the address alone."""
     kind, separator, address = value.partition(";")
-    address = (address if separator else kind).strip().removeprefix("<").removesuffix(">").strip()
+    address = (address if separator else kind).strip(BLANKS).removeprefix("<").removesuffix(">").strip(BLANKS)
     return unescape(address) if kind.strip().lower() == "utf-8" else address
 
 
