@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from posthouse.mail.envelope import Envelope
-from posthouse.ports.store import Delivery, Letter
+from posthouse.ports.store import Delivered, Delivery, Draft, Letter
 
 
 class State(StrEnum):
@@ -61,6 +61,7 @@ class Queued:
     due: float
     notify: tuple[str, ...] = ()
     orcpt: str | None = None
+    now: bool = False  # leased with its acceptance, and carried on at once
 
 
 @dataclass(slots=True)
@@ -82,6 +83,7 @@ class Item:
     told: bool = False
     busy: bool = False  # an attempt is under way
     tried: float | None = None  # when the last attempt ended
+    dead: bool = False  # it reached nobody
     reply: str = ""  # what it was told
     status: str = ""
     host: str = ""
@@ -110,6 +112,7 @@ class Settled:
     item: int
     due: float | None
     told: bool = False
+    dead: bool = False
     reply: str = ""
     status: str = ""
     host: str = ""
@@ -127,6 +130,34 @@ class Notice:
     queued: list[Queued] = field(default_factory=list)
 
 
+@dataclass(slots=True)
+class Taken:
+    """A letter that is on the disk: what became of its copies for mailboxes here, and the parcels of those recipients
+    that are carried on at once."""
+
+    delivered: list[Delivered]
+    parcels: list[Parcel]
+
+
+@dataclass(slots=True)
+class Claim:
+    """What was taken for a destination, and when it has more to do (None: nothing that waits for its time)."""
+
+    parcels: list[Parcel]
+    due: float | None
+
+
+@dataclass(slots=True)
+class Carried:
+    """What an attempt with a parcel comes to: how each item goes on, and the notices about it. `dead` is what to say
+    to other letters for the same destination, which need not be tried now; `alive` when the destination took one."""
+
+    settled: list[Settled]
+    notices: list[Notice] = field(default_factory=list)
+    dead: Result | None = None
+    alive: bool = False
+
+
 @dataclass(slots=True, frozen=True)
 class Wanted:
     """Which items are meant: all that fit everything given. Texts are compared without regard to case."""
@@ -138,37 +169,55 @@ class Wanted:
     domain: str = ""  # of the recipient
     destination: str = ""
     state: State | None = None
+    dead: bool = False  # only those whose last attempt reached nobody
 
 
 @dataclass(slots=True, frozen=True)
 class Waiting:
-    """What waits for one destination: how many items, and when the first of them is due."""
+    """What waits for one destination: how many items, when the first of them is due, and how many have reached nobody
+    with their last attempt."""
 
     destination: str
     items: int
     due: float
+    dead: int = 0
 
 
 class QueueStore(Protocol):
     """Where the queue is kept: the same store as the mailboxes, so that one transaction can change both."""
 
-    async def waiting(self) -> list[Waiting]:
-        """Every destination with items that are due some time (none that are held)."""
+    async def accept(
+        self,
+        draft: Draft,
+        deliveries: Sequence[Delivery],
+        queued: Sequence[Queued],
+        *,
+        letter: str,
+        envelope: Envelope,
+        notices: Sequence[Notice] = (),
+        until: float = 0.0,
+    ) -> Taken:
+        """What `Store.deliver` does, and in the same transaction puts recipients into the queue and notices on their
+        way; those recipients that are carried on at once are leased `until` then. Raises Unavailable."""
         ...
 
-    async def claim(self, destination: str, now: float, until: float, limit: int) -> list[Parcel]:
-        """Takes letters for a destination that are due and not leased, the longest due first, at most `limit`
-        items, and leases them `until` then, on the disk. Raises Unavailable."""
+    async def waiting(self) -> list[Waiting]:
+        """Every destination with items that wait for their time."""
+        ...
+
+    async def claim(self, destination: str, now: float, until: float, limit: int) -> Claim:
+        """Takes items of a destination that are due and not leased, the longest due first, at most `limit` of them,
+        and leases them `until` then, on the disk. Raises Unavailable."""
         ...
 
     async def renew(self, items: Sequence[int], until: float) -> None:
-        """Makes a lease last longer. Raises Unavailable."""
+        """Makes leases last longer. Raises Unavailable."""
         ...
 
-    async def settle(self, settled: Sequence[Settled], notices: Sequence[Notice] = ()) -> None:
-        """Writes down what became of items, frees their leases and puts the notices on their way, in one
-        transaction; returns once it is on the disk. An item that is gone meanwhile is passed over, and a notice
-        whose mailbox is gone. Raises Unavailable: then nothing of it happened, and the leases hold."""
+    async def settle(self, settled: Sequence[Settled], notices: Sequence[Notice] = ()) -> list[list[Delivered]]:
+        """Writes down what became of items, ends their leases and puts the notices on their way, in one transaction;
+        returns once it is on the disk: for each notice what became of its copies here. An item that is gone meanwhile
+        is passed over. Raises Unavailable: then nothing of it happened, and the leases hold."""
         ...
 
     async def free_leases(self) -> int:
@@ -179,8 +228,12 @@ class QueueStore(Protocol):
         """The items that are meant, in the order of their ids, those with an id greater than `after`."""
         ...
 
-    async def peek(self, item: int) -> Letter | None:
-        """The letter of an item, open for reading; None when there is no such item."""
+    async def count(self, wanted: Wanted) -> int:
+        """How many items are meant."""
+        ...
+
+    async def peek(self, item: int) -> Parcel | None:
+        """An item with its letter, open for reading and not leased; None when there is no such item."""
         ...
 
     async def hold(self, wanted: Wanted) -> int:
@@ -188,14 +241,18 @@ class QueueStore(Protocol):
         how many there are."""
         ...
 
-    async def release(self, wanted: Wanted, now: float) -> int:
+    async def release(self, wanted: Wanted) -> int:
         """Held items that are meant are due now."""
         ...
 
-    async def hasten(self, wanted: Wanted, now: float) -> int:
-        """Items that are meant and not held are due now."""
+    async def hasten(self, wanted: Wanted) -> int:
+        """Items that are meant, not held and not under way are due now."""
         ...
 
     async def drop(self, wanted: Wanted) -> int:
         """Items that are meant are gone, without a notice; one under way may still leave."""
+        ...
+
+    def mark(self) -> bytes:
+        """Octets that are others after `hold`, `release`, `hasten` or `drop`, by whatever process."""
         ...

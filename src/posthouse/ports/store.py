@@ -10,9 +10,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from posthouse.mail.envelope import Envelope
+
+if TYPE_CHECKING:
+    from posthouse.ports.queue import QueueStore
 
 
 class Conflict(Exception):
@@ -196,6 +199,11 @@ class Damage:
 
 class Store(Spool, Protocol):
     """The store of one data directory."""
+
+    @property
+    def queue(self) -> QueueStore:
+        """What must be carried on."""
+        ...
 
     # Letters
 

@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from posthouse.mail.address import Address
 from posthouse.mail.envelope import Envelope
 from posthouse.ports.system import Random
 
@@ -31,6 +32,8 @@ EIGHT_BIT: Final = 2
 
 
 _encoder: Final = msgspec.json.Encoder()
+QUEUE_CHANGES: Final = "queue.changes"
+"""The file in the data directory whose octets change when a command changed the queue."""
 
 
 class StoreError(Exception):
@@ -88,6 +91,9 @@ class _Kept(msgspec.Struct, omit_defaults=True):
     smtputf8: bool = False
 
 
+_decoder: Final = msgspec.json.Decoder(_Kept)
+
+
 def encode_envelope(envelope: Envelope | None) -> str:
     """The letter's envelope as JSON, without its recipients: those stand with their deliveries."""
     if envelope is None:
@@ -102,6 +108,21 @@ def encode_envelope(envelope: Envelope | None) -> str:
         envelope.smtputf8,
     )
     return _encoder.encode(kept).decode()
+
+
+def decode_envelope(text: str) -> Envelope:
+    """The envelope that `encode_envelope` wrote, without recipients."""
+    kept = _Kept("") if text == "{}" else _decoder.decode(text)
+    sender = Address.parse(kept.sender) if kept.sender else None
+    return Envelope(
+        sender,
+        size=kept.size,
+        body=kept.body,
+        smtputf8=kept.smtputf8,
+        ret=kept.ret,
+        envid=kept.envid,
+        auth=kept.auth,
+    )
 
 
 def end_line(tail: bytes) -> bytes:

@@ -30,6 +30,15 @@ _MESSAGE: Final = (
 )
 _MESSAGE_ROW: Final = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, '')"
 
+_QUEUE: Final = (
+    "INSERT INTO queue (id, content, letter, destination, sender, recipient, notify, orcpt, size, accepted, due,"
+    " leased, prefix, state, attempts, tried, told, dead, reply, status, host) VALUES "
+)
+_QUEUE_ROW: Final = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'due', 0, NULL, 0, 0, '', '', '')"
+
+QUEUE_SHIFT: Final = 20
+"""Bits of a queue row's id behind the content's: a letter has at most so many recipients that wait."""
+
 # CROSS JOIN fixes the order: from the accounts asked for to their rows, never through a whole table.
 _INBOXES: Final = """
     SELECT (SELECT content FROM state), json_group_array(json_array(
@@ -67,16 +76,21 @@ class _Inbox:
 
 def deposit(deposits: Sequence[Deposit], unique_ids: UniqueIds, cursor: sqlite3.Cursor, batch: Batch) -> None:
     """Writes these letters in the transaction at hand and sets the result of each."""
+    letters, deposits = deposits, [one for item in deposits for one in (item, *item.also)]
     accounts = {delivery.account for item in deposits for delivery in item.deliveries}
     kept, found = cursor.execute(_INBOXES, (_encoder.encode(sorted(accounts)).decode(),)).fetchall()[0]
     inboxes = {row[0]: _Inbox(*row[1:]) for row in _decoder.decode(found)}
     contents: list[Any] = []
     messages: list[Any] = []
     first = last = max(kept, batch.content)
+    queue: list[Any] = []
     for item in deposits:
         refs = _messages_of(item, last + 1, inboxes, unique_ids, messages)
+        if item.queued:
+            refs += _queue_rows(item, last + 1, queue)
         if refs:
             last += 1
+            item.content = last
             contents += (last, item.letter, item.envelope, item.size, item.checksum, refs, item.file, item.octets)
             batch.pages += pages_of(0 if item.octets is None else item.size) + refs
         elif item.file is not None:
@@ -85,10 +99,15 @@ def deposit(deposits: Sequence[Deposit], unique_ids: UniqueIds, cursor: sqlite3.
         return
     _insert(_CONTENT, _CONTENT_ROW, contents, cursor)
     _insert(_MESSAGE, _MESSAGE_ROW, messages, cursor)
+    _insert(_QUEUE, _QUEUE_ROW, queue, cursor)
     counters = [(inbox.mailbox, inbox.added, inbox.octets) for inbox in inboxes.values() if inbox.added]
-    cursor.execute(_COUNTERS, (_encoder.encode(counters).decode(),))
+    if counters:
+        cursor.execute(_COUNTERS, (_encoder.encode(counters).decode(),))
     batch.content = last
     batch.changed = True
+    for item in letters:
+        if item.also:
+            item.mailboxes = [mailbox for one in (item, *item.also) for mailbox in one.mailboxes]
 
 
 def _messages_of(
@@ -133,6 +152,27 @@ def _messages_of(
     return refs
 
 
+def _queue_rows(item: Deposit, content: int, queue: list[Any]) -> int:
+    """Adds the queue rows of one letter; returns how many there are."""
+    for number, queued in enumerate(item.queued):
+        queue += (
+            (content << QUEUE_SHIFT) + number,
+            content,
+            item.letter,
+            queued.destination,
+            item.sender,
+            queued.recipient,
+            ",".join(queued.notify),
+            queued.orcpt,
+            item.size + len(queued.prefix),
+            queued.accepted,
+            item.until if queued.now else queued.due,
+            item.until if queued.now else None,
+            queued.prefix,
+        )
+    return len(item.queued)
+
+
 def _failure(inbox: _Inbox | None, size: int) -> str | None:
     """Why a copy of this size has no place in an INBOX, or None."""
     if inbox is None:
@@ -152,6 +192,6 @@ def _insert(head: str, row: str, values: list[Any], cursor: sqlite3.Cursor) -> N
         cursor.execute(_statement(head, row, len(some) // columns), some)
 
 
-@lru_cache(maxsize=2 * _ROWS)
+@lru_cache(maxsize=3 * _ROWS)
 def _statement(head: str, row: str, rows: int) -> str:
     return head + ", ".join([row] * rows)

@@ -15,6 +15,7 @@ import msgspec
 from posthouse.mail.envelope import Envelope
 from posthouse.mail.reply import Fault, Unavailable
 from posthouse.observe.log import Log
+from posthouse.ports.queue import Queued
 from posthouse.ports.store import (
     Account,
     Conflict,
@@ -34,11 +35,12 @@ from posthouse.ports.store import (
 from posthouse.ports.system import Clock, Random
 from posthouse.store.content import FileLetter, Files, LaterLetter, LetterDraft, SmallLetter
 from posthouse.store.datadir import DataDirectory
-from posthouse.store.model import INLINE, Options, StoreError, UniqueIds, encode_envelope, header_of
+from posthouse.store.model import INLINE, QUEUE_CHANGES, Options, StoreError, UniqueIds, encode_envelope, header_of
 from posthouse.store.sqlite import check, jobs
 from posthouse.store.sqlite.jobs import LAST_UID, Batch, Deposit, Job
 from posthouse.store.sqlite.lookups import Lookups, Maildrops
 from posthouse.store.sqlite.pool import Readers, connect, prepare
+from posthouse.store.sqlite.queue import Parts, SqliteQueue
 from posthouse.store.sqlite.writer import Writer
 
 T = TypeVar("T")
@@ -104,16 +106,31 @@ class SqliteStore:
         if directory.orphans_possible:
             self._after_unclean_stop(log)
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="posthouse-readers")
+        unique_ids = UniqueIds(random)
         self._writer = Writer(
             functools.partial(connect, directory.database, timeout=options.busy_timeout, write=True, cache=16_384),
             self._readers,
             self._files,
-            UniqueIds(random),
+            unique_ids,
             options,
             log,
             changed=self._maildrops.forget,
         )
         directory.keep_reserve()
+        self.queue = SqliteQueue(
+            Parts(
+                self._readers,
+                self._files,
+                unique_ids,
+                clock,
+                self._change,
+                self._submit,
+                self._open,
+                self._in_thread,
+                self._maildrops.forget,
+            ),
+            directory.path / QUEUE_CHANGES,
+        )
 
     def _after_unclean_stop(self, log: Log | None) -> None:
         """Sweeps what a crash left and looks the database over for at most some seconds; the rest is served."""
@@ -142,14 +159,36 @@ class SqliteStore:
     ) -> list[Delivered]:
         """Makes the draft's content a letter in the INBOX of each account; returns once it is on the disk."""
         assert isinstance(draft, LetterDraft), "a draft of this store"
-        loop = asyncio.get_running_loop()
         await draft.written()
-        weight = 512 * len(deliveries) + (draft.size if draft.staged is None else 0)
+        item = self._submit(draft, deliveries, letter, envelope)
+        delivered: list[Delivered] = await item.done
+        return delivered
+
+    def _submit(
+        self,
+        draft: LetterDraft,
+        deliveries: Sequence[Delivery],
+        letter: str,
+        envelope: Envelope | None,
+        queued: Sequence[Queued] = (),
+        until: float = 0.0,
+        also: Sequence[Deposit] = (),
+    ) -> Deposit:
+        """Hands a letter that is whole to the writer, which sets its `done`. Raises Unavailable."""
+        loop = asyncio.get_running_loop()
+        weight = 512 * (len(deliveries) + len(queued)) + (draft.size if draft.staged is None else 0)
+        weight += sum(item.size for item in also)
         self._writer.admit(weight)
         rest = draft.take()
-        done: asyncio.Future[list[Delivered]] = loop.create_future()
-        item = Deposit(done, letter, encode_envelope(envelope), deliveries, self._clock.now(), 0, 0, False)
+        item = Deposit(
+            loop.create_future(), letter, encode_envelope(envelope), deliveries, self._clock.now(), 0, 0, False
+        )
         item.weight = weight
+        if queued:
+            item.queued, item.until = queued, until
+            item.sender = "" if envelope is None or envelope.sender is None else str(envelope.sender)
+        if also:
+            item.also = also
         if draft.staged is None:
             item.octets, item.size, item.checksum = rest, len(rest), crc32(rest)
             item.eight_bit = not rest.isascii() and not (header_of(rest) or rest).isascii()
@@ -157,7 +196,7 @@ class SqliteStore:
         else:
             # The thread hands the letter on itself: nothing is left undone when the caller is cancelled meanwhile.
             self._files.pool.submit(self._settle, draft, rest, item)
-        return await done
+        return item
 
     def _settle(self, draft: LetterDraft, rest: bytearray, item: Deposit) -> None:
         """Puts a large content in its place and hands the letter to the writer (in a thread of the pool)."""
@@ -232,6 +271,11 @@ class SqliteStore:
     def _letter(
         self, message: int, prefix: bytes, size: int, checksum: int | None, file: str | None, data: bytes | None
     ) -> Letter:
+        return self._open(f"message {message >> 32}/{message & LAST_UID}", prefix, size, checksum, file, data)
+
+    def _open(
+        self, name: str, prefix: bytes, size: int, checksum: int | None, file: str | None, data: bytes | None
+    ) -> Letter:
         if file is not None and checksum is not None:
             return FileLetter(self._files, file, prefix, size, checksum)
         problem = ""
@@ -242,7 +286,7 @@ class SqliteStore:
         elif len(prefix) + len(data) != size:
             problem = f"has {len(prefix) + len(data)} octets instead of {size}"
         if problem or data is None:
-            return SmallLetter(prefix, size, None, f"message {message >> 32}/{message & LAST_UID} {problem}")
+            return SmallLetter(prefix, size, None, f"{name} {problem}")
         return SmallLetter(prefix, size, prefix + data)
 
     def _fetch_later(self, mailbox: int, uids: Sequence[int], found: dict[int, Letter]) -> None:
@@ -401,6 +445,7 @@ class SqliteStore:
         await loop.run_in_executor(None, self._pool.shutdown)
         self._readers.close()
         self._lookups.close()
+        self.queue.close()
         self._directory.close()
 
     async def _administer(self, work: Callable[[Any, Batch], T], *, frees: bool = False) -> T:
@@ -417,10 +462,11 @@ class SqliteStore:
         frees: bool = False,
         mailboxes: Sequence[int] = (),
         lazy: bool = False,
+        weight: int = 0,
     ) -> T:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._writer.admit(0)
-        self._writer.submit(Job(future, work, 0, frees, mailboxes, lazy=lazy))
+        self._writer.admit(weight)
+        self._writer.submit(Job(future, work, weight, frees, mailboxes, lazy=lazy))
         return await future
 
     async def _in_thread(self, work: Callable[..., T], *arguments: Any) -> T:

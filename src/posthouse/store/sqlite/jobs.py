@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
+from posthouse.ports.queue import Queued
 from posthouse.ports.store import Account, Conflict, Credential, Delivered, Delivery, Domain, Kept, Missing, Network
 from posthouse.store.sqlite.pool import PAGE
 
@@ -63,6 +64,11 @@ class Deposit:
     eight_bit: bool  # in the content's header
     octets: bytearray | None = None  # either these
     file: str | None = None  # or a file that is in its place
+    queued: Sequence[Queued] = ()  # who waits for it
+    until: float = 0.0  # when the leases of those end that are carried on at once
+    sender: str = ""  # of the queue's rows
+    content: int = 0  # its id, once it was written
+    also: Sequence[Deposit] = ()  # notices about it, in the same transaction
     weight: int = 0
     mailboxes: Sequence[int] = ()  # that got a copy
     result: list[Delivered] | None = None
@@ -101,7 +107,7 @@ def _delete(mailbox: int, which: str, parameters: tuple[object, ...], cursor: sq
     if not count:
         return 0
     cursor.execute(f"DELETE FROM message WHERE {which}", parameters)  # noqa: S608 (fixed texts)
-    _release(msgspec.json.decode(contents, type=list[int]), cursor, batch)
+    release(msgspec.json.decode(contents, type=list[int]), cursor, batch)
     cursor.execute(
         "UPDATE mailbox SET messages = messages - ?, octets = octets - ?, highestmodseq = highestmodseq + 1"
         " WHERE id = ?",
@@ -112,7 +118,7 @@ def _delete(mailbox: int, which: str, parameters: tuple[object, ...], cursor: sq
     return int(count)
 
 
-def _release(contents: list[int], cursor: sqlite3.Cursor, batch: Batch) -> None:
+def release(contents: list[int], cursor: sqlite3.Cursor, batch: Batch) -> None:
     """Takes back one reference for each content named, and forgets those that nothing refers to any more."""
     groups: dict[int, list[int]] = {}
     for content, times in Counter(contents).items():
