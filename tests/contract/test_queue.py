@@ -111,6 +111,16 @@ async def test_the_longest_due_comes_first_and_the_limit_holds(house: House) -> 
     assert sorted(name for parcel in taken.parcels for name in names(parcel)) == ["p3@far.example", "p4@far.example"]
 
 
+async def test_all_recipients_of_a_letter_are_claimed_together(house: House) -> None:
+    """However small the limit: they leave in one transaction."""
+    await accept(house, *(waiting(f"p{number}@far.example", house) for number in range(50)))
+    await accept(house, waiting("late@far.example", house, after=1), letter="L2")
+    house.clock.wall += 10
+    taken = await claim(house, "far.example", limit=1)
+    assert [len(parcel.items) for parcel in taken.parcels] == [50]
+    assert [len(parcel.items) for parcel in (await claim(house, "far.example", limit=1)).parcels] == [1]
+
+
 async def test_a_lease_ends_by_itself_and_can_be_renewed(house: House) -> None:
     await accept(house, waiting("a@far.example", house))
     (parcel,) = (await claim(house, "far.example")).parcels

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Final
 
 from posthouse.config.limits import LimitSettings, SendingSettings
+from posthouse.config.relaying import RelaySettings
 from posthouse.config.values import Kind, Setting
 from posthouse.mail.limits import Pop3Limits, SmtpLimits
 
@@ -511,6 +512,7 @@ class Config:
     tls: TlsSettings = field(default_factory=TlsSettings)
     certificates: tuple[CertificateSettings, ...] = ()
     dns: DnsSettings = field(default_factory=DnsSettings)
+    relay: RelaySettings = field(default_factory=RelaySettings)
     accounts: AccountSettings = field(default_factory=AccountSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     sending: SendingSettings = field(default_factory=SendingSettings)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
 
 from posthouse.config.limits import LimitSettings, SendingSettings, limit, span
+from posthouse.config.relaying import RelaySettings
 from posthouse.config.schema import (
     GIB,
     KIB,
@@ -143,6 +144,7 @@ SECTIONS: Final[Mapping[str, Section]] = {
         _section("pop3", Pop3Settings, _POP3_LIMITS),
         _section("tls", TlsSettings),
         _section("dns", DnsSettings),
+        _section("relay", RelaySettings),
         _section("accounts", AccountSettings),
         _section("limits", LimitSettings),
         _section("sending", SendingSettings),

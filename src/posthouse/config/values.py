@@ -17,6 +17,7 @@ from typing import Final
 
 from posthouse.mail.address import Address, AddressError, domain_key, parse_domain
 from posthouse.mail.limits import DOMAIN
+from posthouse.mail.schedule import parse_schedule, write_schedule
 
 
 class Wrong(ValueError):
@@ -36,6 +37,7 @@ class Kind(StrEnum):
     ADDRESS = "address to listen on"
     SERVERS = "list of addresses"
     NETWORKS = "list of networks"
+    SCHEDULE = "timetable"
 
 
 @dataclass(slots=True, frozen=True)
@@ -254,6 +256,14 @@ def _networks(setting: Setting, value: object) -> tuple[str, ...]:
     return tuple(networks)
 
 
+def _schedule(setting: Setting, value: object) -> str:
+    text = _text(setting, value)
+    try:
+        return write_schedule(parse_schedule(text))
+    except ValueError as error:
+        raise Wrong(f"{_quote(text)} is not a timetable: {error}; allowed is {setting.allowed}") from None
+
+
 _READERS: Final[Mapping[Kind, Callable[[Setting, object], object]]] = MappingProxyType(
     {
         Kind.TEXT: _text,
@@ -266,6 +276,7 @@ _READERS: Final[Mapping[Kind, Callable[[Setting, object], object]]] = MappingPro
         Kind.ADDRESS: _address,
         Kind.SERVERS: _servers,
         Kind.NETWORKS: _networks,
+        Kind.SCHEDULE: _schedule,
     }
 )
 
@@ -293,5 +304,6 @@ _ALLOWED: Final[Mapping[Kind, Callable[[Setting], str]]] = MappingProxyType(
         Kind.ADDRESS: lambda s: 'an IP address, "localhost", or "*" for all addresses',
         Kind.SERVERS: lambda s: f"IP addresses, with :port if it is not 53{f' (none: {s.empty})' if s.empty else ''}",
         Kind.NETWORKS: lambda s: 'networks such as "192.0.2.0/24" or "2001:db8::/32"',
+        Kind.SCHEDULE: lambda s: '"default", "classic", or times such as "1m 5m 1h, every 3h, until 4d, notice 4h"',
     }
 )

@@ -206,8 +206,8 @@ class QueueStore(Protocol):
         ...
 
     async def claim(self, destination: str, now: float, until: float, limit: int) -> Claim:
-        """Takes items of a destination that are due and not leased, the longest due first, at most `limit` of them,
-        and leases them `until` then, on the disk. Raises Unavailable."""
+        """Takes letters for a destination that are due and not leased, the longest due first, at most `limit` of them
+        with all their recipients there, and leases those `until` then, on the disk. Raises Unavailable."""
         ...
 
     async def renew(self, items: Sequence[int], until: float) -> None:

@@ -46,13 +46,19 @@ _CONTENTS: Final = (
 _WAITING: Final = (
     "SELECT destination, count(*), min(due), sum(dead) FROM queue WHERE state = 'due' GROUP BY destination"
 )
+# The rows of some letters: those that are due first, with all their recipients that are due too.
 _DUE: Final = """
-    SELECT json_group_array(id), total(size) FROM (SELECT id, size FROM queue
-        WHERE destination = ? AND state = 'due' AND due <= ? ORDER BY due, id LIMIT ?)
+    SELECT json_group_array(id), total(size) FROM (
+        SELECT queue.id AS id, queue.size AS size FROM
+            (SELECT DISTINCT content FROM
+                (SELECT content FROM queue WHERE destination = ?1 AND state = 'due' AND due <= ?2
+                    ORDER BY due, id LIMIT ?3 * 4) LIMIT ?3) AS first
+            CROSS JOIN queue ON queue.id BETWEEN first.content << 20 AND (first.content << 20) + 1048575
+        WHERE destination = ?1 AND state = 'due' AND due <= ?2)
 """
 _SETTLE: Final = """
-    UPDATE queue SET due = new.due, leased = NULL, attempts = attempts + 1, tried = ?2, told = max(queue.told, new.told),
-        dead = new.dead, reply = new.reply, status = new.status, host = new.host
+    UPDATE queue SET due = new.due, leased = NULL, attempts = attempts + 1, tried = ?2,
+        told = max(queue.told, new.told), dead = new.dead, reply = new.reply, status = new.status, host = new.host
     FROM (SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS due,
           json_extract(value, '$[2]') AS told, json_extract(value, '$[3]') AS dead,
           json_extract(value, '$[4]') AS reply, json_extract(value, '$[5]') AS status,
