@@ -65,13 +65,13 @@ class Told(QuietLog):
     def __init__(self) -> None:
         self.events: list[str] = []
 
-    def info(self, event: str, **fields: object) -> None:
+    def info(self, event: str, /, **fields: object) -> None:
         """Notes it."""
         self.events.append(event)
 
     warning = error = info
 
-    def exception(self, event: str, **fields: object) -> None:
+    def exception(self, event: str, /, **fields: object) -> None:
         """Notes it."""
         self.events.append(event)
 

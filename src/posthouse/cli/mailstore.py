@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from posthouse.observe.audit import Record
     from posthouse.policy.networks import NetworkService
     from posthouse.ports.store import Store
+    from posthouse.queue.service import QueueService
 
 T = TypeVar("T")
 
@@ -42,6 +43,19 @@ def run_networks(invocation: Invocation, work: Callable[[NetworkService], Awaita
 
         async with _store(invocation, create=create) as (store, _, _, record):
             return await work(NetworkService(store, SystemClock(), record))
+
+    with explained(), refusals():
+        return asyncio.run(open_and_work())
+
+
+def run_queue(invocation: Invocation, work: Callable[[QueueService], Awaitable[T]]) -> T:
+    """Runs `work` on the queue of the store."""
+
+    async def open_and_work() -> T:
+        from posthouse.queue.service import QueueService
+
+        async with _store(invocation, create=False) as (store, _, _, record):
+            return await work(QueueService(store.queue, record))
 
     with explained(), refusals():
         return asyncio.run(open_and_work())
@@ -112,11 +126,12 @@ def refusals() -> Iterator[None]:
     from posthouse.mail.reply import Unavailable
     from posthouse.policy.networks import BadNetwork
     from posthouse.ports.store import Conflict, Missing
+    from posthouse.queue.service import BadChoice
     from posthouse.store import StoreError
 
     try:
         yield
-    except (BadHash, BadName, BadNetwork, BadPassword) as error:
+    except (BadChoice, BadHash, BadName, BadNetwork, BadPassword) as error:
         raise Problem(Exit.DATA, str(error), stage="check") from error
     except Missing as error:
         raise Problem(Exit.NO_USER, str(error), stage="store") from error

@@ -29,6 +29,7 @@ VERBS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "account": ("posthouse.cli.admin:account", "The people who have a mailbox here."),
         "cert": ("posthouse.cli.certs:cert", "The certificates of the server."),
         "network": ("posthouse.cli.network:network", "What the programs of a network may do."),
+        "queue": ("posthouse.cli.queue:queue", "Letters that wait to be carried on."),
         "ban": ("posthouse.cli.ban:ban", "Who is not let in because of failed logins, or by your word."),
         "doctor": ("posthouse.cli.doctor:doctor", "Find out what is wrong."),
     }
