@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -24,12 +24,17 @@ _FAILURES: Final = {
 }
 
 
+_QUEUED: Final = Delivered(0)
+
+
 @dataclass(slots=True)
 class Targets:
     """The mailboxes a letter goes to. Recipients that lead to one mailbox get one copy together."""
 
     accounts: list[Account] = field(default_factory=list)
     recipients: list[Recipient] = field(default_factory=list)  # every accepted RCPT, in order
+    onward: list[tuple[Recipient, str]] = field(default_factory=list)  # who is elsewhere, and the destination
+    refused: dict[int, str] = field(default_factory=dict)  # accounts that get no copy, and the failure of each
     _asked: list[Recipient] = field(default_factory=list)  # for each account its first recipient
     _places: list[int] = field(default_factory=list)  # for each recipient the place of its account
     _known: dict[int, int] = field(default_factory=dict)  # the place of each account's id
@@ -43,16 +48,42 @@ class Targets:
         self.recipients.append(recipient)
         self._places.append(place)
 
+    def add_onward(self, recipient: Recipient, destination: str) -> None:
+        """One more accepted recipient whose mailbox is elsewhere."""
+        self.recipients.append(recipient)
+        self.onward.append((recipient, destination))
+        self._places.append(-1)
+
+    @property
+    def destinations(self) -> list[str]:
+        """Where the letter goes on to, each once."""
+        return list(dict.fromkeys(destination for _, destination in self.onward))
+
+    def here(self) -> list[tuple[Recipient, Account]]:
+        """The recipients whose mailbox is here, with their accounts."""
+        return [
+            (recipient, self.accounts[place])
+            for recipient, place in zip(self.recipients, self._places, strict=True)
+            if place >= 0
+        ]
+
     def copies(self, prefix: bytes) -> list[Delivery]:
-        """One delivery for each account, with what its first recipient asked for."""
+        """One delivery for each account that gets a copy, with what its first recipient asked for."""
         return [
             Delivery(account.id, prefix, str(asked.address), asked.notify, asked.orcpt)
             for account, asked in zip(self.accounts, self._asked, strict=True)
+            if account.id not in self.refused
         ]
 
     def each(self, results: Sequence[Delivered]) -> list[Delivered]:
-        """The results, one for each recipient."""
-        return [results[place] for place in self._places]
+        """The results, one for each recipient; what goes on is safe in the queue."""
+        if self.refused:
+            rest = iter(results)
+            results = [
+                Delivered(account.id, failure=self.refused[account.id]) if account.id in self.refused else next(rest)
+                for account in self.accounts
+            ]
+        return [results[place] if place >= 0 else _QUEUED for place in self._places]
 
 
 def prefix_of(draft: Draft, fields: str) -> bytes:
@@ -71,18 +102,19 @@ def begins_with_field(octets: bytes) -> bool:
     return _HEADER_FIELD.match(octets[:HEAD]) is not None
 
 
-def overfull(account: Account, size: int) -> Reply | None:
-    """Why a message of this size cannot go into a mailbox, from what is known of it (RFC 1870 §6.1)."""
+def overfull(account: Account, size: int) -> str | None:
+    """Why a message of this size cannot go into a mailbox, from what is known of it (RFC 1870 §6.1); a failure as in
+    `ports.store.Delivered`."""
     if not account.quota:
         return None
     if size > account.quota:
-        return Smtp.TOO_BIG_FOR_MAILBOX
-    return Smtp.MAILBOX_FULL if account.used >= account.quota or account.used + size > account.quota else None
+        return "too big"
+    return "quota" if account.used >= account.quota or account.used + size > account.quota else None
 
 
-def failure_reply(result: Delivered) -> Reply | None:
+def failure_reply(failure: str | None) -> Reply | None:
     """The reply for one recipient's copy, None when it is on the disk."""
-    return None if result.failure is None else _FAILURES.get(result.failure, Smtp.STORAGE)
+    return None if failure is None else _FAILURES.get(failure, Smtp.STORAGE)
 
 
 async def deliver(
@@ -91,3 +123,18 @@ async def deliver(
     """Puts the letter into all its mailboxes in one transaction; one result per recipient. Raises Unavailable."""
     results = await store.deliver(draft, targets.copies(prefix), letter=letter, envelope=envelope)
     return targets.each(results)
+
+
+class Head:
+    """The header of a letter that is just being accepted, for a notice about it (`ports.store.Letter`)."""
+
+    __slots__ = ("octets", "prefix", "size")
+
+    def __init__(self, octets: bytes, size: int) -> None:
+        self.prefix = b""
+        self.octets = octets
+        self.size = size
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """All there is."""
+        yield self.octets

@@ -16,6 +16,7 @@ from posthouse.mail.limits import HOPS, SmtpLimits
 from posthouse.mail.reply import Rejected, Reply, Smtp
 from posthouse.mail.trace import Hop, protocol_keyword, received, return_path
 from posthouse.mta.delivery import Targets, deliver, failure_reply, overfull, prefix_of
+from posthouse.mta.onward import Onward
 from posthouse.mta.submission import HeaderGate, Wishes
 from posthouse.observe.log import Log
 from posthouse.policy.access import ANYBODY, LOCAL, LOGIN_RELAY, RELAY, Rights
@@ -24,7 +25,7 @@ from posthouse.policy.senders import is_own, owns
 from posthouse.policy.sending import Addressed, Excess
 from posthouse.ports.directory import Directory
 from posthouse.ports.dns import Reverse
-from posthouse.ports.store import Account, Draft, Store
+from posthouse.ports.store import Account, Delivered, Draft, Store
 from posthouse.ports.system import Clock, Random
 from posthouse.smtp.commands import Mail, Rcpt
 
@@ -95,6 +96,7 @@ class Reception:
         "_host",
         "_limits",
         "_log",
+        "_onward",
         "_random",
         "_sender",
         "_store",
@@ -112,8 +114,9 @@ class Reception:
         limits: SmtpLimits,
         sender: str = "refuse",
         guard: Guard | None = None,
+        onward: Onward | None = None,
     ) -> None:
-        """`sender` is the setting `submission.sender`."""
+        """`sender` is the setting `submission.sender`; without `onward` nothing is carried on to other servers."""
         self._store = store
         self._directory = directory
         self._clock = clock
@@ -123,6 +126,7 @@ class Reception:
         self._limits = limits
         self._sender = sender
         self._guard = guard
+        self._onward = onward
         self._chances: list[int] = []
 
     def begin(self, mail: Mail, client: Client) -> Transaction:
@@ -162,18 +166,23 @@ class Reception:
         return replace(account, senders=()) if found is None or found.id != account.id else found
 
     async def recipient(self, transaction: Transaction, rcpt: Rcpt) -> None:
-        """RCPT: one more recipient, which must have a mailbox here with room in it. Raises Rejected."""
+        """RCPT: one more recipient, which must have a mailbox here with room in it, or be somebody to whom this
+        client's letters are carried on. Raises Rejected."""
         targets = transaction.targets
         if len(targets.recipients) >= self._limits.recipients:
             raise Rejected(Smtp.TOO_MANY_RCPTS.fill(limit=self._limits.recipients))
-        account = await self._account(transaction.client, rcpt.address)
-        reply = overfull(account, transaction.envelope.size or 0)
-        if reply is not None:
-            raise Rejected(reply)
+        target = await self._target(transaction.client, rcpt.address)
+        if isinstance(target, Account):
+            reply = failure_reply(overfull(target, transaction.envelope.size or 0))
+            if reply is not None:
+                raise Rejected(reply)
         if transaction.addressed is not None:
             self._check_addressing(transaction.client, rcpt.address.key, transaction.addressed)
         recipient = Recipient(rcpt.address, rcpt.notify, rcpt.orcpt)
-        targets.add(recipient, account)
+        if isinstance(target, Account):
+            targets.add(recipient, target)
+        else:
+            targets.add_onward(recipient, target)
         transaction.envelope.recipients.append(recipient)
 
     def _check_sending(self, client: Client) -> None:
@@ -210,7 +219,8 @@ class Reception:
         minutes = int(excess.seconds // 60) + 1
         raise Rejected(_EXCESS[excess.what].fill(count=excess.count, period=excess.period, minutes=minutes))
 
-    async def _account(self, client: Client, address: Address) -> Account:
+    async def _target(self, client: Client, address: Address) -> Account | str:
+        """Where a recipient is: an account here, or the name of a destination. Raises Rejected."""
         # The account first: where there is one, its domain is ours.
         literal = address.domain.startswith("[")
         account = None if literal else await self._directory.find(address)
@@ -220,16 +230,21 @@ class Reception:
         ours = not literal and (not address.domain or await self._directory.is_local(address.domain))
         if ours:  # who must log in first does not learn who is here
             raise Rejected(Smtp.NO_SUCH_USER if welcome else Smtp.AUTH_REQUIRED)
-        raise Rejected(self._elsewhere(client, address))
+        return self._elsewhere(client, address, welcome=welcome)
 
-    def _elsewhere(self, client: Client, address: Address) -> Reply:
-        """What a recipient is answered whose mailbox is not here: the door to the queue.
-
-        There is no queue yet, so nobody's letters are carried on; the log tells whose could be.
-        """
-        if may_relay(client):
-            self._log.info("relay_without_queue", domain=address.domain, peer=client.address, rule=client.rights.rule)
-        return Smtp.NO_RELAY
+    def _elsewhere(self, client: Client, address: Address, *, welcome: bool) -> str:
+        """Where a letter goes on to whose recipient has no mailbox here. Raises Rejected for those whose letters are
+        not carried on."""
+        if self._onward is not None:
+            router = self._onward.router
+            ours = router.is_ours(address)
+            if ours and not welcome:
+                raise Rejected(Smtp.AUTH_REQUIRED)
+            if ours and router.is_refused(address):
+                raise Rejected(Smtp.NO_SUCH_USER)
+            if ours or may_relay(client):
+                return router.destination(address)
+        raise Rejected(Smtp.NO_RELAY)
 
     def open(self, transaction: Transaction) -> Draft:
         """Content is to come: where it goes. Raises Unavailable when there is no room."""
@@ -258,36 +273,55 @@ class Reception:
         if _hops(draft) > HOPS:
             raise Rejected(Smtp.TOO_MANY_HOPS)
         letter = self._letter_id()
-        prefix = prefix_of(draft, await self._fields(transaction, letter))
+        path, trace = await self._fields(transaction, letter)
+        prefix = prefix_of(draft, path + trace)
         size = len(prefix) + draft.size
         self._check_room(transaction, size)
         self._count_sent(transaction)
         try:
-            results = await deliver(
-                self._store, draft, transaction.targets, prefix, letter=letter, envelope=transaction.envelope
-            )
+            results = await self._store_it(transaction, draft, letter, prefix, len(path))
         except BaseException:
             self._uncount_sent(transaction)
             raise
         transaction.draft = None
-        failures = [failure_reply(result) for result in results]
+        failures = [failure_reply(result.failure) for result in results]
         self._tell(transaction, letter, size, failures)
         if None not in failures and failures[0] is not None:
             self._uncount_sent(transaction)
             raise Rejected(failures[0])
         return Accepted(letter, self._clock.monotonic() - transaction.begun, failures)
 
+    async def _store_it(
+        self, transaction: Transaction, draft: Draft, letter: str, prefix: bytes, path: int
+    ) -> list[Delivered]:
+        """Puts the letter into mailboxes and the queue; one result per recipient. `path` octets of the prefix are the
+        Return-Path, which belongs to mailboxes alone (RFC 5321 §4.4). Raises Unavailable."""
+        targets, envelope = transaction.targets, transaction.envelope
+        notices = targets.refused or any(one.notify for one in targets.recipients)
+        if self._onward is not None and (targets.onward or notices):
+            return await self._onward.accept(self._store.queue, draft, targets, prefix, path, letter, envelope)
+        return await deliver(self._store, draft, targets, prefix, letter=letter, envelope=envelope)
+
     def _check_room(self, transaction: Transaction, size: int) -> None:
-        """One reply stands for all recipients, and no notice can tell the sender of one that failed later: a letter
-        that is too much for one of them is refused as a whole, so that the sender knows. LMTP answers for each."""
+        """One reply stands for all recipients: where a letter is too much for some of them, the others get it and a
+        notice tells its sender, in the same transaction. Where no notice can be sent (there is no sender, or nobody
+        carries letters on), and where nobody would get it, the letter is refused as a whole. LMTP answers for each."""
+        targets = transaction.targets
         if transaction.client.mode == "lmtp":
             return
-        for account in transaction.targets.accounts:
-            reply = overfull(account, size)
-            if reply is not None:
-                raise Rejected(reply)
+        for account in targets.accounts:
+            if (failure := overfull(account, size)) is not None:
+                targets.refused[account.id] = failure
+        if not targets.refused:
+            return
+        nobody = len(targets.refused) == len(targets.accounts) and not targets.onward
+        if nobody or self._onward is None or transaction.envelope.sender is None:
+            reply = failure_reply(next(iter(targets.refused.values())))
+            assert reply is not None, "a failure has a reply"
+            raise Rejected(reply)
 
-    async def _fields(self, transaction: Transaction, letter: str) -> str:
+    async def _fields(self, transaction: Transaction, letter: str) -> tuple[str, str]:
+        """Return-Path and Received."""
         client, envelope = transaction.client, transaction.envelope
         reverse = None if client.reverse is None else await client.reverse.name()
         protocol = protocol_keyword(
@@ -300,7 +334,7 @@ class Reception:
         only = envelope.recipients[0].address if len(envelope.recipients) == 1 else None
         now = self._clock.now()
         hop = Hop(client.helo, client.address, reverse, self._host, protocol, letter, now, only, client.tls)
-        return return_path(envelope.sender) + received(hop)
+        return return_path(envelope.sender), received(hop)
 
     def _letter_id(self) -> str:
         """Sorts by time (milliseconds) and cannot be guessed (43 random bits): 22 hexadecimal digits."""
