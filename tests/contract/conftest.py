@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from posthouse.ports.store import Account, Delivered, Delivery, Letter, Store
-from posthouse.store import Options, open_store
+from posthouse.store import Options, open_memory_store, open_store
 
 PREFIX = b"Return-Path: <a@b.example>\r\nReceived: from here\r\n"
 
@@ -37,6 +37,7 @@ class House:
     clock: StillClock
     options: Options = field(default_factory=Options)
     opened: list[Store] = field(default_factory=list)
+    in_memory: bool = False
 
     @property
     def store(self) -> Store:
@@ -45,12 +46,23 @@ class House:
 
     def open(self, *, serve: bool = True) -> Store:
         """Opens the store once more."""
-        store = open_store(self.path, serve=serve, clock=self.clock, options=self.options)
+        if self.in_memory:
+            if self.opened:
+                self.need_disk()
+            store = open_memory_store(clock=self.clock, options=self.options)
+        else:
+            store = open_store(self.path, serve=serve, clock=self.clock, options=self.options)
         self.opened.append(store)
         return store
 
+    def need_disk(self) -> None:
+        """What follows is not promised of a store in memory."""
+        if self.in_memory:
+            pytest.skip("a store in memory is gone when it is closed, and nobody else can open it")
+
     async def reopen(self) -> Store:
         """Closes the store and opens it again."""
+        self.need_disk()
         await self.opened.pop().close()
         return self.open()
 
@@ -90,10 +102,10 @@ async def refused(wanted: type[Exception], action: Callable[[], Awaitable[object
         await action()
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(params=["sqlite", "memory"])
 async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[House]:
     """An empty store of each engine."""
-    house = House(tmp_path / "data", StillClock())
+    house = House(tmp_path / "data", StillClock(), in_memory=request.param == "memory")
     house.open()
     yield house
     for store in reversed(house.opened):

@@ -90,6 +90,7 @@ async def test_the_secret_is_the_stores_own_for_ever(house: House) -> None:
 
 async def test_an_older_store_is_brought_to_the_new_form(house: House) -> None:
     """The accounts stay, and a secret is made."""
+    house.need_disk()
     account = await house.account()
     await house.opened.pop().close()
     with closing(sqlite3.connect(house.path / "posthouse.db")) as connection:

@@ -259,6 +259,7 @@ async def test_a_cancelled_delivery_is_whole_or_not_there(house: House) -> None:
 
 
 async def test_a_large_letter_passes_in_constant_memory(house: House) -> None:
+    house.need_disk()
     account = await house.account()
     piece, pieces = bytes(range(32, 96)) * 1024, 640  # 40 MiB
     tracemalloc.start()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from posthouse.net.system import SystemClock, SystemRandom
 from posthouse.observe.log import Log
@@ -10,10 +12,22 @@ from posthouse.ports.bans import BanStore
 from posthouse.ports.store import Store
 from posthouse.ports.system import Clock, Random
 from posthouse.store import datadir
-from posthouse.store.datadir import DataDirectory
+from posthouse.store.datadir import DataDirectory, NoDirectory
 from posthouse.store.model import Options, StoreError, StoreInUse, StoreTooNew
 
-__all__ = ["Options", "StoreError", "StoreInUse", "StoreTooNew", "become_owner", "open_bans", "open_store"]
+__all__ = [
+    "Options",
+    "StoreError",
+    "StoreInUse",
+    "StoreTooNew",
+    "become_owner",
+    "open_bans",
+    "open_memory_store",
+    "open_store",
+]
+
+LARGEST_PREFIX: Final = 1_048_576
+"""Octets that are at most put before a content."""
 
 
 def become_owner(path: Path) -> None:
@@ -58,6 +72,20 @@ def open_store(
     except BaseException:
         directory.close()
         raise
+
+
+def open_memory_store(
+    *, clock: Clock | None = None, random: Random | None = None, options: Options | None = None, log: Log | None = None
+) -> Store:
+    """Opens an empty store in memory, which is gone when it is closed: for a lab, where many servers share a process.
+
+    It commits on the event loop's thread, at once, and starts no thread. Every content lies in its row.
+    """
+    from posthouse.store.sqlite.engine import SqliteStore
+
+    options = options or Options()
+    within = replace(options, small=max(options.small, options.message_limit + LARGEST_PREFIX))
+    return SqliteStore(NoDirectory(), clock or SystemClock(), random or SystemRandom(), within, log)
 
 
 def open_bans(path: Path | str, *, log: Log | None = None) -> BanStore:

@@ -79,6 +79,8 @@ class Files:
 
     def names(self) -> Iterable[tuple[str, list[str]]]:
         """The content files that are there, folder by folder."""
+        if self.directory.in_memory:
+            return
         for folder in sorted(self.directory.contents.iterdir()):
             if folder.is_dir():
                 yield folder.name, [entry.name for entry in folder.iterdir()]

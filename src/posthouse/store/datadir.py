@@ -48,6 +48,8 @@ class DataDirectory:
     writing some, `lock` is locked by the one server, `reserve` is given up when the disk is full.
     """
 
+    in_memory = False
+
     def __init__(self, path: Path, clock: Clock, random: Random, options: Options, *, serve: bool) -> None:
         self.path = path
         self.contents = path / "content"
@@ -197,6 +199,28 @@ class DataDirectory:
                 staging.rmdir()
         while self._locks:
             self._locks.pop().close()
+
+
+class NoDirectory(DataDirectory):
+    """What a store in memory has in the place of a data directory: nothing, with room for everything."""
+
+    in_memory = True
+
+    def __init__(self) -> None:
+        self.serve = self.orphans_possible = False
+
+    def require_room(self, octets: int) -> None:
+        """There is room."""
+
+    def keep_reserve(self) -> None:
+        """Nothing is kept aside."""
+
+    def release_reserve(self) -> bool:
+        """There is none."""
+        return False
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 def become_owner(path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
@@ -39,6 +40,7 @@ from posthouse.store.model import INLINE, QUEUE_CHANGES, Options, StoreError, Un
 from posthouse.store.sqlite import check, jobs
 from posthouse.store.sqlite.jobs import LAST_UID, Batch, Deposit, Job
 from posthouse.store.sqlite.lookups import Lookups, Maildrops
+from posthouse.store.sqlite.memory import InlineWriter, SharedReaders, open_in_memory
 from posthouse.store.sqlite.pool import Readers, connect, prepare
 from posthouse.store.sqlite.queue import Parts, SqliteQueue
 from posthouse.store.sqlite.writer import Writer
@@ -99,16 +101,24 @@ class SqliteStore:
         self._lookups = Lookups(directory, clock)
         self._named: tuple[list[Any], tuple[Network, ...]] = ([], ())
         self._maildrops = Maildrops(clock)
-        prepare(directory.database, options.busy_timeout, clock.now(), serve=directory.serve)
-        # Writers never hold up readers; only the recovery of the WAL after a crash does, for milliseconds.
-        self._readers = Readers(functools.partial(connect, directory.database, timeout=0.25))
+        if directory.in_memory:
+            connection = open_in_memory(clock.now())
+            self._readers: Readers = SharedReaders(connection)
+            open_writer: Callable[[], sqlite3.Connection] = functools.partial(_given, connection)
+        else:
+            prepare(directory.database, options.busy_timeout, clock.now(), serve=directory.serve)
+            # Writers never hold up readers; only the recovery of the WAL after a crash does, for milliseconds.
+            self._readers = Readers(functools.partial(connect, directory.database, timeout=0.25))
+            open_writer = functools.partial(
+                connect, directory.database, timeout=options.busy_timeout, write=True, cache=16_384
+            )
         self._files = Files(directory, random, options)
         if directory.orphans_possible:
             self._after_unclean_stop(log)
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="posthouse-readers")
         unique_ids = UniqueIds(random)
-        self._writer = Writer(
-            functools.partial(connect, directory.database, timeout=options.busy_timeout, write=True, cache=16_384),
+        self._writer = (InlineWriter if directory.in_memory else Writer)(
+            open_writer,
             self._readers,
             self._files,
             unique_ids,
@@ -475,6 +485,10 @@ class SqliteStore:
     def _listing(self, sql: str, parameters: Sequence[object] = ()) -> list[Any]:
         with self._readers.snapshot() as cursor:
             return cursor.execute(sql, parameters).fetchall()
+
+
+def _given(connection: sqlite3.Connection) -> sqlite3.Connection:
+    return connection
 
 
 def _account(row: Sequence[Any]) -> Account:

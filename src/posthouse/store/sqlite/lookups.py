@@ -49,6 +49,8 @@ class Lookups:
         self._mark: Mark | None = None
         self._seen = b"none yet"
         self._since = 0.0
+        if directory.in_memory:  # there are no others
+            return
         with contextlib.suppress(OSError):  # without it, changes by others are seen within a second
             self._mark = Mark(directory.path / MARKER)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import sqlite3
@@ -94,10 +95,16 @@ def _prepare(connection: sqlite3.Connection, path: Path, now: float, serve: bool
         )
     connection.execute("PRAGMA journal_mode=WAL").fetchall()
     connection.execute("PRAGMA synchronous=FULL")
-    for number in range(version + 1, len(migrations) + 1):
-        _migrate(connection, number, migrations[number - 1], now)
+    migrate(connection, version, now)
 
 
+def migrate(connection: sqlite3.Connection, version: int, now: float) -> None:
+    """Brings a database of this form to the newest one; 0 is an empty one."""
+    for number, script in enumerate(_migrations()[version:], version + 1):
+        _migrate(connection, number, script, now)
+
+
+@functools.cache
 def _migrations() -> list[str]:
     folder = resources.files("posthouse.store.sqlite") / "schema"
     names = sorted(entry.name for entry in folder.iterdir() if re.fullmatch(r"\d{4}_\w+\.sql", entry.name))

@@ -82,6 +82,9 @@ class Writer:
         self._connection = open_one()
         self._cursor = self._connection.cursor()
         self._unsynced = False  # the connection's COMMITs do not sync: only while a lazy batch is written
+        self._begin()
+
+    def _begin(self) -> None:
         self._thread = threading.Thread(target=self._run, name="posthouse-writer", daemon=True)
         self._thread.start()
 

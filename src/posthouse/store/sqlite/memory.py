@@ -1,0 +1,81 @@
+"""A database in memory: one connection for all, and commits on the event loop's thread.
+
+For labs, where many servers live in one process and nothing has to survive it. The same statements run as on the
+disk; what differs is who carries them out, and when.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from posthouse.store.sqlite.jobs import Deposit, Job
+from posthouse.store.sqlite.pool import Readers, migrate, unavailable
+from posthouse.store.sqlite.writer import Writer
+
+PAGE: Final = 1024  # octets: a thousand nearly empty databases stand beside each other, of some 40 pages each
+
+
+def open_in_memory(now: float) -> sqlite3.Connection:
+    """An empty database of the newest form."""
+    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, cached_statements=64)
+    connection.execute(f"PRAGMA page_size={PAGE}")
+    connection.execute("PRAGMA temp_store=MEMORY")
+    migrate(connection, 0, now)
+    return connection
+
+
+class SharedReaders(Readers):
+    """Readers that share the writer's connection: everything runs on one thread, a statement after the other."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        super().__init__(lambda: connection)
+        self._shared = connection
+
+    def renew(self) -> None:
+        """The connection is the database: it stays."""
+
+    def inline(self, sql: str, parameters: Sequence[object] = ()) -> list[Any]:
+        """Carries out a look-up. Raises Unavailable."""
+        try:
+            return self._shared.execute(sql, parameters).fetchall()
+        except sqlite3.Error as problem:
+            raise unavailable(problem) from problem
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Cursor]:
+        """A cursor; nobody writes as long as its user does not await. Raises Unavailable."""
+        try:
+            yield self._shared.cursor()
+        except sqlite3.Error as problem:
+            raise unavailable(problem) from problem
+
+    def quick_check(self, seconds: float) -> str:
+        """There is no disk that could have damaged it."""
+        return ""
+
+    def close(self) -> None:
+        """The writer closes the connection."""
+
+
+class InlineWriter(Writer):
+    """A writer without a thread: each job is committed when it is handed over, and answered at once."""
+
+    def _begin(self) -> None:
+        """There is no thread to start."""
+
+    def submit(self, job: Job | Deposit) -> None:
+        """Carries out an admitted job."""
+        self._guarded([job])
+        self.settle([job])
+
+    def _recover(self) -> None:
+        """A fault has left nothing behind: the transaction was rolled back, and the connection is the database."""
+        self._sick = False
+
+    async def close(self) -> None:
+        """Nothing is under way."""
+        self._stopping = True
+        self._close()
