@@ -11,10 +11,9 @@ from posthouse.accounts.directory import AccountDirectory
 from posthouse.accounts.kept import Vault
 from posthouse.accounts.logins import Logins
 from posthouse.app.certificates import CertificateKeeper
+from posthouse.app.ground import THIS_MACHINE, Ground
 from posthouse.config.schema import IMPLICIT_TLS, Config, ListenerSettings
 from posthouse.mail.reply import Pop3, Smtp, Style
-from posthouse.mta.reception import Reception
-from posthouse.net.dns import DnsResolver
 from posthouse.net.listener import Listener, ListenError, Service, Sessions
 from posthouse.net.sysfiles import machine_name
 from posthouse.net.system import SystemClock, SystemRandom
@@ -28,7 +27,7 @@ from posthouse.ports.system import Clock, Endpoint, Observer, Random
 from posthouse.servers.login import LoginService
 from posthouse.servers.pop3 import Pop3Server
 from posthouse.servers.smtp import SmtpServer
-from posthouse.store import Options, StoreError, open_bans, open_store
+from posthouse.store import Options, StoreError
 
 
 @dataclass(slots=True, frozen=True)
@@ -51,16 +50,18 @@ class App:
         observer: Observer | None = None,
         clock: Clock | None = None,
         random: Random | None = None,
+        ground: Ground = THIS_MACHINE,
     ) -> None:
         self._config = config
         self._data = data
         self._log = log
+        self._ground = ground
         self._observer = observer
         self._clock = clock or SystemClock()
         self._random = random or SystemRandom()
         self._listeners: dict[ListenerSettings, Listener] = {}
         self._sessions = Sessions(config.server.connections, log)
-        self._resolver = DnsResolver(config.dns)
+        self._resolver = ground.names(config.dns)
         self._store: Store | None = None
         self._access: Access | None = None
         self._credentials: Credentials | None = None
@@ -79,12 +80,11 @@ class App:
         """Opens the store, then the listeners; returns where they are. Raises ListenError, BadCertificate,
         or StoreError when the data directory is in use or cannot be read: then nothing is left open."""
         config = self._config
-        self._store = open_store(
+        self._store = self._ground.open_store(
             self._data,
-            serve=True,
-            clock=self._clock,
-            random=self._random,
-            options=Options(
+            self._clock,
+            self._random,
+            Options(
                 message_limit=config.smtp.limits.message,
                 small=config.store.small,
                 jobs=config.store.jobs,
@@ -92,7 +92,7 @@ class App:
                 busy_timeout=config.store.busy_timeout,
                 reserve=config.store.reserve,
             ),
-            log=self._log,
+            self._log,
         )
         self._access = Access(self._store, self._clock)
         try:
@@ -123,7 +123,7 @@ class App:
             clock=self._clock,
             random=self._random,
             log=self._log,
-            store=open_bans(self._data, log=self._log),
+            store=self._ground.open_bans(self._data, self._log),
         )
         guard.start()
         self._sessions.gate = guard
@@ -138,7 +138,7 @@ class App:
         if self._guard is not None:
             self._guard.configure(config.limits, config.sending)
         self._resolver.close()
-        self._resolver = DnsResolver(config.dns)
+        self._resolver = self._ground.names(config.dns)
         try:
             await self._certificates.configure(config)
         except BadCertificate as error:
@@ -222,7 +222,7 @@ class App:
         logins = LoginService(
             directory, config.accounts, self._clock, self._random, self._log, host=host, guard=self._guard
         )
-        reception = Reception(
+        reception = self._ground.reception(
             store,
             directory,
             self._clock,

@@ -125,8 +125,11 @@ async def _open(addresses: list[str], port: int, where: str) -> Wire:
 
 
 async def _resolve(host: str, port: int) -> list[str]:
-    """The addresses of a host, a few at most. The system's resolver blocks and cannot be
+    """The addresses of a host, a few at most; of an IP address itself. The system's resolver blocks and cannot be
     stopped: it gets a thread that the end of the program does not wait for."""
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(host)
+        return [host]
     loop = asyncio.get_running_loop()
     found: asyncio.Future[list[str]] = loop.create_future()
 
