@@ -139,7 +139,7 @@ class SqliteStore:
                 self._in_thread,
                 self._maildrops.forget,
             ),
-            directory.path / QUEUE_CHANGES,
+            None if directory.in_memory else directory.path / QUEUE_CHANGES,
         )
 
     def _after_unclean_stop(self, log: Log | None) -> None:

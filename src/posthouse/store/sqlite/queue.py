@@ -88,11 +88,13 @@ class SqliteQueue:
 
     __slots__ = ("_mark", "_parts")
 
-    def __init__(self, parts: Parts, mark: Path) -> None:
+    def __init__(self, parts: Parts, mark: Path | None) -> None:
+        """`mark` is the file by which processes tell each other; None where there is only this one."""
         self._parts = parts
         self._mark: Mark | None = None
-        with contextlib.suppress(OSError):  # without it, a running server sees a command's change with its next look
-            self._mark = Mark(mark)
+        if mark is not None:
+            with contextlib.suppress(OSError):  # without it, a running server does not see what a command changed
+                self._mark = Mark(mark)
 
     def close(self) -> None:
         """Lets go of the mark."""
