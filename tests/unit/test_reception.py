@@ -11,7 +11,7 @@ from posthouse.mail.address import Address
 from posthouse.mail.envelope import Envelope
 from posthouse.mail.limits import SmtpLimits
 from posthouse.mail.reply import Rejected, Smtp
-from posthouse.mta.delivery import overfull, prefix_of
+from posthouse.mta.delivery import failure_reply, overfull, prefix_of
 from posthouse.mta.reception import Client, Reception, Transaction
 from posthouse.observe.log import QuietLog
 from posthouse.ports.store import Account, Delivered, Delivery, Draft, Store
@@ -74,7 +74,7 @@ def test_the_prefix_ends_a_header_that_has_no_end(content: bytes, blank: bool) -
     ],
 )
 def test_overfull(quota: int, used: int, size: int, reply: object) -> None:
-    assert overfull(Account(1, "a@x.mail", "", 1, quota, used), size) is reply
+    assert failure_reply(overfull(Account(1, "a@x.mail", "", 1, quota, used), size)) is reply
 
 
 async def test_ids_sort_by_time_and_are_not_guessed() -> None:

@@ -86,11 +86,12 @@ class Parts:
 class SqliteQueue:
     """The queue of one store. Its methods belong to the event loop's thread."""
 
-    __slots__ = ("_mark", "_parts")
+    __slots__ = ("_changes", "_mark", "_parts")
 
     def __init__(self, parts: Parts, mark: Path | None) -> None:
         """`mark` is the file by which processes tell each other; None where there is only this one."""
         self._parts = parts
+        self._changes = 0
         self._mark: Mark | None = None
         if mark is not None:
             with contextlib.suppress(OSError):  # without it, a running server does not see what a command changed
@@ -104,7 +105,7 @@ class SqliteQueue:
 
     def mark(self) -> bytes:
         """Octets that are others after a command changed something."""
-        return b"" if self._mark is None else self._mark.read()
+        return b"%d" % self._changes if self._mark is None else self._mark.read()
 
     async def accept(
         self,
@@ -265,6 +266,7 @@ class SqliteQueue:
             return cursor.execute(sql, parameters).fetchall()
 
     def _changed(self) -> None:
+        self._changes += 1
         if self._mark is not None:
             self._mark.change()
 
