@@ -63,6 +63,24 @@ class Network:
 
 
 @dataclass(slots=True, frozen=True)
+class Route:
+    """A row of the route table: where letters for some domains go. `pattern` is a domain (A-labels) or an address
+    literal, `*.` and a domain (everything below it), or `*` (all else: the smarthost). `targets` are hosts in the order
+    in which they are tried, each `host`, `host:port` or `[address]:port`; none: the hosts that DNS names."""
+
+    pattern: str
+    targets: tuple[str, ...] = ()
+    protocol: str = "smtp"  # or "lmtp"
+    tls: str = "opportunistic"  # none, opportunistic, required, verified, implicit
+    login: str = ""
+    secret: bytes = field(default=b"", repr=False)  # the login's password, sealed
+    schedule: str = ""  # as mail.schedule reads it; empty: the server's
+    local: bool = False  # these domains are ours: letters for them are taken from everybody
+    note: str = ""
+    created: float = 0.0
+
+
+@dataclass(slots=True, frozen=True)
 class Credential:
     """What an account can log in with beside its hash. The one with an empty `name` belongs to its own password, the
     others are app passwords. `protocols` has them parted by commas, empty for all."""
@@ -311,6 +329,21 @@ class Store(Spool, Protocol):
 
     async def remove_network(self, network: str) -> None:
         """Takes the name away. Raises Missing."""
+        ...
+
+    # Routes
+
+    def routes(self) -> tuple[Route, ...]:
+        """The route table, from memory, by pattern; sees what other processes committed. The same tuple as long as
+        nothing changed."""
+        ...
+
+    async def put_route(self, route: Route, *, replace: bool = False) -> None:
+        """Adds a route. Raises Conflict when its pattern has one and that is not to be replaced."""
+        ...
+
+    async def remove_route(self, pattern: str) -> None:
+        """Removes a route. Raises Missing."""
         ...
 
     async def credentials(self, account: int) -> list[Credential]:

@@ -31,13 +31,14 @@ from posthouse.ports.store import (
     Maildrop,
     Missing,
     Network,
+    Route,
     Row,
 )
 from posthouse.ports.system import Clock, Random
 from posthouse.store.content import FileLetter, Files, LaterLetter, LetterDraft, SmallLetter
 from posthouse.store.datadir import DataDirectory
 from posthouse.store.model import INLINE, QUEUE_CHANGES, Options, StoreError, UniqueIds, encode_envelope, header_of
-from posthouse.store.sqlite import check, jobs
+from posthouse.store.sqlite import check, jobs, routes
 from posthouse.store.sqlite.jobs import LAST_UID, Batch, Deposit, Job
 from posthouse.store.sqlite.lookups import Lookups, Maildrops
 from posthouse.store.sqlite.memory import InlineWriter, SharedReaders, open_in_memory
@@ -100,6 +101,7 @@ class SqliteStore:
         self._locked: set[int] = set()
         self._lookups = Lookups(directory, clock)
         self._named: tuple[list[Any], tuple[Network, ...]] = ([], ())
+        self._routed: tuple[list[Any], tuple[Route, ...]] = ([], ())
         self._maildrops = Maildrops(clock)
         if directory.in_memory:
             connection = open_in_memory(clock.now())
@@ -437,6 +439,26 @@ class SqliteStore:
     async def remove_network(self, network: str) -> None:
         """Takes the name away. Raises Missing."""
         await self._administer(functools.partial(jobs.remove_network, network))
+
+    # Routes
+
+    def routes(self) -> tuple[Route, ...]:
+        """The route table, from memory."""
+        return self._lookups.routes(self._routes)
+
+    def _routes(self) -> tuple[Route, ...]:
+        rows = self._readers.inline(routes.ALL)
+        if rows != self._routed[0]:
+            self._routed = rows, tuple(routes.read(row) for row in rows)
+        return self._routed[1]
+
+    async def put_route(self, route: Route, *, replace: bool = False) -> None:
+        """Adds a route. Raises Conflict."""
+        await self._administer(functools.partial(routes.put, route, replace))
+
+    async def remove_route(self, pattern: str) -> None:
+        """Removes a route. Raises Missing."""
+        await self._administer(functools.partial(routes.remove, pattern))
 
     # The store itself
 

@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from posthouse.ports.store import Account, Credential, Domain, Maildrop, Network
+from posthouse.ports.store import Account, Credential, Domain, Maildrop, Network, Route
 from posthouse.ports.system import Clock
 from posthouse.store.datadir import DataDirectory
 from posthouse.store.sqlite.mark import Mark
@@ -35,6 +35,8 @@ class Lookups:
         "_mark",
         "_networks",
         "_networks_fresh",
+        "_routes",
+        "_routes_fresh",
         "_seen",
         "_since",
     )
@@ -45,6 +47,8 @@ class Lookups:
         self._accounts: dict[str, Account] = {}
         self._networks: tuple[Network, ...] = ()
         self._networks_fresh = False
+        self._routes: tuple[Route, ...] = ()
+        self._routes_fresh = False
         self._credentials: dict[int, list[Credential]] = {}
         self._mark: Mark | None = None
         self._seen = b"none yet"
@@ -83,6 +87,15 @@ class Lookups:
             self._networks_fresh = True
         return self._networks
 
+    def routes(self, find: Callable[[], tuple[Route, ...]]) -> tuple[Route, ...]:
+        """All routes likewise."""
+        self._check()
+        if not self._routes_fresh:
+            if (found := find()) != self._routes:
+                self._routes = found
+            self._routes_fresh = True
+        return self._routes
+
     def credentials(self, account: int, find: Callable[[int], list[Credential]]) -> list[Credential]:
         """What an account can log in with beside its hash, likewise."""
         self._check()
@@ -108,6 +121,7 @@ class Lookups:
         self._domains.clear()
         self._accounts.clear()
         self._networks_fresh = False
+        self._routes_fresh = False
         self._credentials.clear()
 
 
