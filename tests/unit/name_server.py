@@ -37,19 +37,19 @@ class NameServer(asyncio.DatagramProtocol):
         self.records[name.lower(), kind] = [back or address]
 
     def truly(self, query: dns.message.Message) -> bytes:
-        """What the records say, NXDOMAIN for the rest."""
+        """What the records say, NXDOMAIN for names that have none."""
         response = dns.message.make_response(query)
         question = query.question[0]
         name, kind = question.name.to_text().lower(), dns.rdatatype.to_text(question.rdtype)
         for _ in range(5):
             if (name, kind) in self.records:
                 response.answer.append(dns.rrset.from_text(name, 3600, "IN", kind, *self.records[name, kind]))
-                return response.to_wire()
+                return response.to_wire(max_size=65_535)
             if (name, "CNAME") not in self.records:
                 break
             response.answer.append(dns.rrset.from_text(name, 3600, "IN", "CNAME", *self.records[name, "CNAME"]))
             name = self.records[name, "CNAME"][0]
-        if question.name != dns.name.root:
+        if question.name != dns.name.root and all(known != name for known, _ in self.records):
             response.set_rcode(dns.rcode.NXDOMAIN)
         return response.to_wire()
 

@@ -15,6 +15,7 @@ import pytest
 
 from posthouse.config.schema import DnsSettings
 from posthouse.net import dns as module
+from posthouse.net import nameservers
 from posthouse.net.dns import DnsResolver
 from posthouse.net.sysfiles import machine_name, read_hosts, read_name_servers
 from posthouse.ports.dns import Resolver
@@ -82,7 +83,7 @@ async def test_the_hosts_file_comes_first_and_starts_nothing(
     }.items():
         assert await resolver.reverse(address).name() == name
     assert not server.asked
-    assert not resolver._tasks
+    assert not resolver.servers.tasks
 
 
 async def test_a_changed_hosts_file_is_read_again(resolver: DnsResolver, folder: Path, clock: MovedClock) -> None:
@@ -99,7 +100,7 @@ async def test_private_addresses_are_not_asked_of_the_systems_servers(
     server: NameServer, folder: Path, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Would catch names of the local network leaking to a name server elsewhere."""
-    monkeypatch.setattr(module, "read_name_servers", lambda text: ("127.0.0.1:" + str(server.port),))
+    monkeypatch.setattr(nameservers, "read_name_servers", lambda text: ("127.0.0.1:" + str(server.port),))
     resolver = make(folder, clock)
     server.add(PUBLIC, "dns.example.")
     for address in ("127.0.0.2", "10.0.0.6", "192.168.1.1", "fe80::1%eth0", "fd00::1", ADDRESS, "169.254.1.1"):
@@ -211,7 +212,7 @@ async def test_look_ups_under_way_are_bounded(server: NameServer, resolver: DnsR
         resolver.reverse(f"198.51.{100 + number // 250}.{number % 250}")
     assert len(resolver._running) == module.MOST_AT_ONCE
     resolver.close()
-    await asyncio.gather(*resolver._tasks, return_exceptions=True)
+    await asyncio.gather(*resolver.servers.tasks, return_exceptions=True)
 
 
 async def test_an_answer_over_tcp(server: NameServer, resolver: DnsResolver) -> None:
@@ -227,7 +228,7 @@ async def test_a_silent_server_costs_the_time_out_once(server: NameServer, folde
     begin = time.monotonic()
     assert await resolver.reverse(ADDRESS).name() is None
     assert 0.15 < time.monotonic() - begin < 5
-    await asyncio.gather(*resolver._tasks)  # the question whether it lives at all
+    await asyncio.gather(*resolver.servers.tasks)  # the question whether it lives at all
     before = len(server.asked)
     assert await resolver.reverse("192.0.2.8").name() is None
     assert len(server.asked) == before
@@ -245,7 +246,7 @@ async def test_a_slow_zone_does_not_make_its_server_dead(server: NameServer, fol
     server.answer = lambda query: None if "7.2.0.192" in query.question[0].to_text() else server.truly(query)
     server.add("192.0.2.8", "mail.example.")
     assert await resolver.reverse(ADDRESS).name() is None
-    await asyncio.gather(*resolver._tasks)
+    await asyncio.gather(*resolver.servers.tasks)
     assert await resolver.reverse("192.0.2.8").name() == "mail.example"
 
 
@@ -259,7 +260,7 @@ async def test_a_slow_second_answer_ends_with_the_whole_time(
     assert await resolver.reverse(ADDRESS).name() is None
     assert time.monotonic() - begin < 5
     resolver.close()
-    await asyncio.gather(*resolver._tasks, return_exceptions=True)
+    await asyncio.gather(*resolver.servers.tasks, return_exceptions=True)
 
 
 async def test_the_next_server_is_asked(server: NameServer, folder: Path, clock: MovedClock) -> None:
@@ -270,7 +271,7 @@ async def test_the_next_server_is_asked(server: NameServer, folder: Path, clock:
     resolver = make(folder, clock, f"127.0.0.1:{port}", f"127.0.0.1:{server.port}")
     server.add(ADDRESS, "mail.example.")
     assert await resolver.reverse(ADDRESS).name() == "mail.example"
-    assert [known.dead_until > clock.time for known in resolver._servers.values()] == [True, False]
+    assert [known.dead_until > clock.time for known in resolver.servers._servers.values()] == [True, False]
 
 
 async def test_a_server_that_refuses_or_fails(server: NameServer, resolver: DnsResolver) -> None:
@@ -281,7 +282,7 @@ async def test_a_server_that_refuses_or_fails(server: NameServer, resolver: DnsR
 
     server.answer = refuse
     assert await resolver.reverse(ADDRESS).name() is None
-    assert not resolver._tasks  # it is no dead server, and nobody asks whether it is
+    assert not resolver.servers.tasks  # it is no dead server, and nobody asks whether it is
 
 
 async def test_garbage_and_answers_to_other_questions(server: NameServer, resolver: DnsResolver) -> None:
@@ -311,8 +312,8 @@ async def test_closing_ends_what_is_under_way(server: NameServer, resolver: DnsR
     resolver.close()
     assert await waiting is None
     assert await resolver.reverse("192.0.2.8").name() is None
-    await asyncio.gather(*resolver._tasks, return_exceptions=True)
-    assert not resolver._tasks
+    await asyncio.gather(*resolver.servers.tasks, return_exceptions=True)
+    assert not resolver.servers.tasks
 
 
 async def test_a_known_name_costs_next_to_nothing(resolver: DnsResolver) -> None:

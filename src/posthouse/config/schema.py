@@ -276,7 +276,7 @@ class Pop3Settings:
 
 @dataclass(slots=True)
 class DnsSettings:
-    """Names of the clients' addresses, for the Received field."""
+    """Names of the clients' addresses, for the Received field; and the hosts that take the mail of other domains."""
 
     servers: Annotated[
         tuple[str, ...],
@@ -290,7 +290,7 @@ class DnsSettings:
         float,
         Setting(
             Kind.SECONDS,
-            "How long one look-up may take in all; without an answer the name is left out.",
+            "How long the look-up of a client's name may take in all; without an answer the name is left out.",
             unit="seconds",
             low=0.05,
             high=10,
@@ -300,7 +300,7 @@ class DnsSettings:
         float,
         Setting(
             Kind.SECONDS,
-            "How long it is remembered that an address has no name.",
+            "How long it is remembered at most that a name or an address is not known.",
             unit="seconds",
             low=0,
             high=86_400,
@@ -310,6 +310,20 @@ class DnsSettings:
     cache: Annotated[
         int, Setting(Kind.INTEGER, "How many addresses are remembered, with and without names.", low=10, high=1_000_000)
     ] = 10_000
+    mail_timeout: Annotated[
+        float,
+        Setting(
+            Kind.SECONDS,
+            "How long one look-up of where mail goes may take in all; without an answer the letter waits.",
+            unit="seconds",
+            low=0.1,
+            high=60,
+            rfc="RFC 5321 §5.1",
+        ),
+    ] = 15.0
+    mail_cache: Annotated[
+        int, Setting(Kind.INTEGER, "How many answers about mail hosts are remembered.", low=10, high=100_000)
+    ] = 2000
     dead_time: Annotated[
         float,
         Setting(

@@ -24,10 +24,15 @@ class BadAnswer(Exception):
 
 @dataclass(slots=True)
 class Answer:
-    """The records of a name as texts, none where there are none, and for how many seconds they hold."""
+    """The records of a name as texts, none where there are none, and for how many seconds they hold. `exists` tells
+    whether there is such a name at all. Where a chain of aliases leads on to a name about which the answer says
+    nothing, `alias` is that name; where it leads nowhere, `circle` is set."""
 
     records: list[str]
     ttl: float
+    exists: bool = True
+    alias: str = ""
+    circle: bool = False
 
 
 async def pointers(server: tuple[str, int], ip: str) -> Answer:
@@ -39,6 +44,11 @@ async def addresses(server: tuple[str, int], name: str, version: int) -> Answer:
     """The IP addresses of a host name, of IP version 4 or 6."""
     kind = dns.rdatatype.A if version == 4 else dns.rdatatype.AAAA
     return await _ask(server, dns.name.from_text(name), kind)
+
+
+async def mail_hosts(server: tuple[str, int], name: str) -> Answer:
+    """The MX records of a domain: preference, blank, host name."""
+    return await _ask(server, dns.name.from_text(name), dns.rdatatype.MX)
 
 
 async def alive(server: tuple[str, int]) -> None:
@@ -60,14 +70,30 @@ async def _ask(server: tuple[str, int], name: dns.name.Name, kind: dns.rdatatype
 
 
 def _records(message: dns.message.QueryMessage) -> Answer:
-    """What an answer holds, at the end of its chain of CNAMEs (RFC 2317 §4 makes chains for PTR)."""
+    """What an answer holds, at the end of its chain of CNAMEs (RFC 1034 §3.6.2; RFC 2317 §4 makes chains for PTR)."""
+    exists = message.rcode() != dns.rcode.NXDOMAIN
     try:
         chain = message.resolve_chaining()
     except dns.exception.DNSException:
-        return Answer([], 0.0)
-    if chain.answer is None:
-        return Answer([], float(chain.minimum_ttl))
-    return Answer([record.to_text() for record in chain.answer], float(chain.minimum_ttl))
+        return Answer([], 0.0, circle=True)
+    ttl = float(chain.minimum_ttl)
+    if chain.answer is not None:
+        return Answer([record.to_text() for record in chain.answer], ttl)
+    if exists and not chain.cnames and _is_referral(message):
+        raise BadAnswer("it does not look up names for us")
+    alias = chain.canonical_name.to_text() if exists and chain.cnames and not _tells_nothing(message) else ""
+    return Answer([], ttl, exists, alias)
+
+
+def _is_referral(message: dns.message.QueryMessage) -> bool:
+    """Whether the server only names others who would know (RFC 2308 §2.2: no SOA among them)."""
+    kinds = {rrset.rdtype for rrset in message.authority}
+    return dns.rdatatype.NS in kinds and dns.rdatatype.SOA not in kinds
+
+
+def _tells_nothing(message: dns.message.QueryMessage) -> bool:
+    """Whether the server vouches that the last name of a chain has no such record (RFC 2308 §2.2)."""
+    return any(rrset.rdtype == dns.rdatatype.SOA for rrset in message.authority)
 
 
 class _Datagrams(asyncio.DatagramProtocol):

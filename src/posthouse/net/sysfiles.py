@@ -81,6 +81,15 @@ def read_hosts(text: str) -> dict[IP, str]:
     return found
 
 
+def read_host_addresses(text: str) -> dict[str, tuple[str, ...]]:
+    """The addresses of each name in a hosts file, in its order."""
+    found: dict[str, tuple[str, ...]] = {}
+    for ip, names in _host_lines(text):
+        for name in names:
+            found[name] = (*found.get(name, ()), str(ip))
+    return found
+
+
 def read_name_servers(text: str) -> tuple[str, ...]:
     """The name servers in a resolv.conf (resolv.conf(5))."""
     if sys.platform == "win32":
