@@ -15,6 +15,8 @@ from posthouse.cli.invocation import Invocation, explained
 if TYPE_CHECKING:
     from posthouse.accounts.directory import AccountDirectory
     from posthouse.config.schema import Config
+    from posthouse.mta.routes import RouteService
+    from posthouse.mta.routing import Router
     from posthouse.observe.audit import Record
     from posthouse.policy.networks import NetworkService
     from posthouse.ports.store import Store
@@ -56,6 +58,49 @@ def run_queue(invocation: Invocation, work: Callable[[QueueService], Awaitable[T
 
         async with _store(invocation, create=False) as (store, _, _, record):
             return await work(QueueService(store.queue, record))
+
+    with explained(), refusals():
+        return asyncio.run(open_and_work())
+
+
+def run_routes(invocation: Invocation, work: Callable[[RouteService], Awaitable[T]], *, create: bool = False) -> T:
+    """Runs `work` on the route table of the store, which only `create` may make."""
+
+    async def open_and_work() -> T:
+        from posthouse.accounts.kept import Vault
+        from posthouse.mta.routes import BadRoute, RouteService
+        from posthouse.net.system import SystemClock, SystemRandom
+
+        async with _store(invocation, create=create) as (store, _, data, record):
+            try:
+                return await work(RouteService(store, SystemClock(), Vault(data, SystemRandom()).seal, record))
+            except BadRoute as error:
+                raise Problem(Exit.DATA, str(error), stage="check") from error
+
+    with explained(), refusals():
+        return asyncio.run(open_and_work())
+
+
+def run_router(invocation: Invocation, work: Callable[[Router], Awaitable[T]]) -> T:
+    """Runs `work` on a router like the server's."""
+
+    async def open_and_work() -> T:
+        from posthouse.accounts.credentials import Credentials
+        from posthouse.accounts.directory import AccountDirectory
+        from posthouse.app.routing import make_router
+        from posthouse.net.nameservers import NameServers
+        from posthouse.net.system import SystemClock, SystemRandom
+
+        async with _store(invocation, create=False) as (store, config, data, _):
+            credentials = Credentials(config.accounts, SystemClock(), SystemRandom())
+            directory = AccountDirectory(store, credentials, postmaster=config.accounts.postmaster)
+            servers = NameServers(config.dns)
+            try:
+                return await work(make_router(config, store, data, servers, SystemRandom(), directory))
+            finally:
+                servers.close()
+                await directory.close()
+                credentials.close()
 
     with explained(), refusals():
         return asyncio.run(open_and_work())

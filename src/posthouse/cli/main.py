@@ -30,6 +30,7 @@ VERBS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "cert": ("posthouse.cli.certs:cert", "The certificates of the server."),
         "network": ("posthouse.cli.network:network", "What the programs of a network may do."),
         "queue": ("posthouse.cli.queue:queue", "Letters that wait to be carried on."),
+        "route": ("posthouse.cli.route:route", "Where letters for other servers go."),
         "ban": ("posthouse.cli.ban:ban", "Who is not let in because of failed logins, or by your word."),
         "doctor": ("posthouse.cli.doctor:doctor", "Find out what is wrong."),
     }

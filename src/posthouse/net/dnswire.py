@@ -143,3 +143,6 @@ async def _over_tcp(address: tuple[str, int], query: dns.message.QueryMessage) -
     if not isinstance(message, dns.message.QueryMessage) or not query.is_response(message):
         raise BadAnswer("an answer to another question")
     return message
+
+
+COMPLETE: Final = True  # the last line: whoever finds it finds all of the above

@@ -165,4 +165,7 @@ async def load_wire() -> ModuleType:
     """The room that speaks DNS. Its library takes 60 ms and 6 MiB to load, which a server on loopback never needs, so
     it is loaded with the first look-up, and in a thread."""
     loaded = sys.modules.get(_WIRE)
-    return loaded if loaded is not None else await asyncio.to_thread(import_module, _WIRE)
+    # It stands there half-made while the thread of another look-up is loading it; importing it waits for that.
+    if loaded is not None and hasattr(loaded, "COMPLETE"):
+        return loaded
+    return await asyncio.to_thread(import_module, _WIRE)
