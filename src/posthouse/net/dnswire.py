@@ -62,7 +62,7 @@ async def _ask(server: tuple[str, int], name: dns.name.Name, kind: dns.rdatatype
         message = await _over_udp(server, query)
         if message.flags & dns.flags.TC:
             message = await _over_tcp(server, query)
-    except (dns.exception.DNSException, EOFError) as error:
+    except (dns.exception.DNSException, EOFError, ValueError) as error:
         raise BadAnswer(str(error)) from error
     if message.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
         raise BadAnswer(dns.rcode.to_text(message.rcode()))
