@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ import pytest
 
 from posthouse.mail.address import Address
 from posthouse.mail.schedule import CLASSIC
+from posthouse.mta import hops
 from posthouse.mta.hops import MOST_ADDRESSES, MOST_HOSTS
 from posthouse.mta.plan import NoRoute, Plan
 from posthouse.mta.routing import Router
@@ -295,6 +297,45 @@ async def test_hosts_and_addresses_are_bounded() -> None:
     assert len(zone.asked) == 1 + MOST_HOSTS, "the rest is not even looked up"
 
 
+async def test_one_host_without_name_servers_does_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a domain whose every letter waits for the look-up of a host that nobody needs."""
+    monkeypatch.setattr(hops, "STRAGGLER", 0.05)
+
+    class Slow(Zone):
+        async def addresses(self, host: str) -> Sequence[str]:
+            if host == "never":
+                await asyncio.Event().wait()
+            return await super().addresses(host)
+
+    zone = Slow({"d": [(1, "never"), (2, "a"), (3, "gone")]}, {"a": ["192.0.2.1"]})
+    router = make(zone, Route("r", ("never:25", "a:25")))
+    for destination in ("d", "r"):
+        async with asyncio.timeout(10):
+            assert hosts(await router.plan(destination)) == ["a"]
+    steps = await router.explain(Address.parse("x@d"))
+    assert "never: left out, the addresses of never take too long." in [step.text for step in steps]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert len(asyncio.all_tasks()) == 1, "nobody goes on waiting"
+
+
+async def test_a_plan_that_is_cancelled_leaves_nothing_behind() -> None:
+    class Silent(Zone):
+        async def addresses(self, host: str) -> Sequence[str]:
+            await asyncio.Event().wait()
+            return []
+
+    planning = asyncio.create_task(make(Silent({"d": [(1, "a"), (2, "b")]})).plan("d"))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert len(asyncio.all_tasks()) == 4
+    planning.cancel()
+    await asyncio.wait([planning])
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert len(asyncio.all_tasks()) == 1
+
+
 async def test_ipv6_and_ipv4_in_turn() -> None:
     """RFC 8305 §4. A host with many addresses of a kind that does not work here is reached all the same."""
     six = [f"2001:db8::{number}" for number in range(1, 10)]
@@ -384,6 +425,7 @@ async def test_a_route_without_targets_goes_by_dns_in_its_own_way() -> None:
         (Route("d", ("198.51.100.1:25",)), Zone(), "d", (Status.DEFERRED, "4.3.5")),
         (Route("d", ("a:25",)), Zone(hosts={"a": ["198.51.100.1"]}), "d", (Status.DEFERRED, "4.3.5")),
         (Route("other", ("a:25",)), Zone(), "*", (Status.DEFERRED, "4.3.5")),  # was removed
+        (Route("d", ("a:port",)), Zone(hosts={"a": ["192.0.2.1"]}), "d", (Status.DEFERRED, "4.3.5")),
         (replace(SMART, secret=b"of another row"), Zone(), "*", (Status.DEFERRED, "4.3.5")),
         (Route("d", local=True), Zone({"d": [(1, "a")]}, {"a": ["192.0.2.1"]}), "d", (Status.FAILED, "5.1.1")),
     ],

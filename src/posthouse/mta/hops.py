@@ -6,7 +6,7 @@ Every step is told to whoever wants to know (`posthouse route test`), by the cod
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from itertools import groupby, zip_longest
@@ -26,6 +26,10 @@ MOST_HOSTS: Final = 15
 
 MOST_ADDRESSES: Final = 8
 """Addresses of one host that are tried."""
+
+STRAGGLER: Final = 3.0
+"""Seconds that hosts are still waited for once one of them has an address: what one of many hosts lacks in its name
+servers must not hold up every letter for the domain."""
 
 
 @dataclass(slots=True)
@@ -57,6 +61,9 @@ class Tell(Protocol):
     def __call__(self, kind: str, text: str, /, **values: object) -> None: ...
 
 
+_Found = Sequence[str] | DnsProblem  # the addresses of a host, or why there are none
+
+
 class Hosts:
     """Finds the hosts of destinations. Raises NoRoute where there are none."""
 
@@ -73,8 +80,11 @@ class Hosts:
 
     async def of_route(self, route: Route, tell: Tell) -> list[Hop]:
         """The targets of a route in its own order. A route that leads nowhere is a mistake: its letters wait."""
-        targets = [read_target(text) for text in route.targets[:MOST_HOSTS]]
-        answers = await asyncio.gather(*(self._addresses_of(target) for target in targets))
+        try:
+            targets = [read_target(text) for text in route.targets[:MOST_HOSTS]]
+        except ValueError:  # nobody but a newer version writes such
+            raise defer(f'the route "{route.pattern}" names hosts in an unknown form', "4.3.5") from None
+        answers = await self._look_up([target.host for target in targets], self._addresses_of)
         hops: list[Hop] = []
         for target, answer in zip(targets, answers, strict=True):
             if isinstance(answer, DnsProblem):
@@ -95,10 +105,31 @@ class Hosts:
         failed = any(isinstance(problem, DnsFailed) for problem in problems)
         raise defer(f'no host of the route "{route.pattern}" can be found', "4.4.3" if failed else "4.3.5")
 
-    async def _addresses_of(self, target: Target) -> Sequence[str] | DnsProblem:
-        return [target.host] if parse_ip(target.host) is not None else await self._addresses(target.host)
+    async def _look_up(
+        self, hosts: Sequence[str], find: Callable[[str], Coroutine[None, None, _Found]]
+    ) -> list[_Found]:
+        """The addresses of all hosts, or why there are none; once there are some, the rest is not waited for long."""
+        tasks = [asyncio.create_task(find(host)) for host in hosts]
+        patience: float | None = None
+        pending = set(tasks)
+        try:
+            loop = asyncio.get_running_loop()
+            while pending and (patience is None or loop.time() < patience):
+                left = None if patience is None else patience - loop.time()
+                done, pending = await asyncio.wait(pending, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                if patience is None and any(not isinstance(task.result(), DnsProblem) for task in done):
+                    patience = loop.time() + STRAGGLER
+        finally:
+            for task in pending:
+                task.cancel()
+        slow = [DnsFailed(f"the addresses of {host} take too long") for host in hosts]
+        return [late if task in pending else task.result() for task, late in zip(tasks, slow, strict=True)]
 
-    async def _addresses(self, host: str) -> Sequence[str] | DnsProblem:
+    async def _addresses_of(self, target: str) -> _Found:
+        """A route may name an address; DNS may not (RFC 5321 §5.1)."""
+        return [target] if parse_ip(target) is not None else await self._addresses(target)
+
+    async def _addresses(self, host: str) -> _Found:
         try:
             return await self._resolver.addresses(host)
         except DnsProblem as problem:
@@ -125,7 +156,7 @@ class Hosts:
         """The mail hosts of a domain: by preference, none that leads back to us, none that no other machine has."""
         records = await self._mail_hosts(domain, tell)
         candidates, ours = self._before_us(self._ordered(records), tell)
-        answers = await asyncio.gather(*(self._addresses(record.host) for record in candidates))
+        answers = await self._look_up([record.host for record in candidates], self._addresses)
         found = list(zip(candidates, answers, strict=True))
         limit = self._first_of_ours(found, tell)
         hops: list[Hop] = []
@@ -143,7 +174,7 @@ class Hosts:
             raise _nobody(domain, records, problems, ours=ours or limit is not None)
         return hops
 
-    def _first_of_ours(self, found: Sequence[tuple[MailHost, Sequence[str] | DnsProblem]], tell: Tell) -> int | None:
+    def _first_of_ours(self, found: Sequence[tuple[MailHost, _Found]], tell: Tell) -> int | None:
         """The lowest preference of a host that has an address of ours."""
         for record, answer in found:
             if isinstance(answer, DnsProblem):
