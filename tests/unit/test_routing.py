@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from posthouse.mail.address import Address
+from posthouse.mail.reply import Fault, Unavailable
 from posthouse.mail.schedule import CLASSIC
 from posthouse.mta import hops
 from posthouse.mta.hops import MOST_ADDRESSES, MOST_HOSTS
@@ -196,6 +197,26 @@ def test_a_changed_table_counts_at_once() -> None:
     assert router.destination(address) == "example.org"
     table.routes = (Route("*", ("smart.example:25",)),)
     assert router.destination(address) == "*"
+
+
+async def test_a_store_that_cannot_be_read_leaves_the_table_known_last() -> None:
+    """Catches letters that go straight to their domains, past the smarthost, because of a fault of the disk."""
+    table = Table(Route("*", ("192.0.2.1:25",)))
+    router = make()
+    router._routes = table
+
+    def fail() -> tuple[Route, ...]:
+        raise Unavailable(Fault.STORAGE)
+
+    router._routes = fail
+    with pytest.raises(Unavailable):
+        router.destination(Address.parse("a@example.org"))
+    assert await refused(router, "example.org") == (Status.DEFERRED, "4.3.0")
+    router._routes = table
+    assert router.destination(Address.parse("a@example.org")) == "*"
+    router._routes = fail
+    assert router.destination(Address.parse("a@example.org")) == "*"
+    assert hosts(await router.plan("example.org")) == ["192.0.2.1"]
 
 
 def test_the_question_at_every_recipient_takes_microseconds() -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from posthouse.mail.address import Address, domain_text
+from posthouse.mail.reply import Unavailable
 from posthouse.mail.schedule import Schedule, write_schedule
 from posthouse.mta.hops import Hosts, Own, Step, Tell, defer, fail, mute
 from posthouse.mta.plan import NoRoute, Plan
@@ -47,9 +48,9 @@ class Router:
         self._hosts = Hosts(resolver, random, names, own)
         self._open = open_secret
         self._directory = directory
-        self._table = RouteTable(())
+        self._table: RouteTable | None = None
 
-    # What is asked at every RCPT: no DNS, no disk
+    # What is asked at every RCPT: no DNS, no disk. Raises Unavailable while the store was never read.
 
     def destination(self, address: Address) -> str:
         """The name under which letters for an address wait: the pattern of a route that names hosts, else the domain
@@ -79,8 +80,14 @@ class Router:
         return None if route is None else table.schedule(route)
 
     def _current(self) -> RouteTable:
-        routes = self._routes()
-        if routes is not self._table.routes:
+        """The route table; the one known last when the store cannot be read. Raises Unavailable when none is."""
+        try:
+            routes = self._routes()
+        except Unavailable:
+            if self._table is None:
+                raise
+            return self._table
+        if self._table is None or routes is not self._table.routes:
             self._table = RouteTable(routes)
         return self._table
 
@@ -166,7 +173,10 @@ class Router:
         )
 
     async def _plan(self, destination: str, tell: Tell) -> Plan:
-        route = self._current().way(destination)
+        try:
+            route = self._current().way(destination)
+        except Unavailable:
+            raise defer("the route table cannot be read now", "4.3.0") from None
         if route is None and destination.startswith("*"):
             raise defer(f'the route "{destination}" is no more', "4.3.5")
         if route is not None and route.targets:
