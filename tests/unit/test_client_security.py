@@ -26,6 +26,7 @@ class Line:
         (Security(here=True), True, True),
         (Security(When.ALWAYS), True, True),
         (Security(When.AT_ONCE), True, True),
+        (Security(When.NEVER), False, False),
     ],
 )
 def test_tls_is_wanted(security: Security, here: bool, elsewhere: bool) -> None:
@@ -35,7 +36,7 @@ def test_tls_is_wanted(security: Security, here: bool, elsewhere: bool) -> None:
         assert not security.wanted(cast(Wire, Line(host, encrypted=True)))
 
 
-@pytest.mark.parametrize("when", When)
+@pytest.mark.parametrize("when", [when for when in When if when is not When.NEVER])
 def test_a_port_that_is_for_tls_begins_with_it(when: When) -> None:
     """Whoever names port 465 or 995 would else wait for a greeting that never comes."""
     assert Security(when).at_once(465, SUBMISSIONS) and Security(when).at_once(995, POP3S)

@@ -16,6 +16,7 @@ from posthouse.cli.exits import Exit, Problem
 from posthouse.clients.smtp import Letter
 from posthouse.mail import compose
 from posthouse.mail.address import Address, AddressError
+from posthouse.mail.envelope import Recipient
 from posthouse.mail.header import Header
 from posthouse.mail.lines import LineEnds
 from posthouse.mail.mailboxes import Mailbox, ascii_form, parse_mailboxes
@@ -73,7 +74,7 @@ def envelope(composed: compose.Composed, sender: Mailbox | None, everybody: Iter
 
     return Letter(
         None if sender is None else form(sender.address),
-        [form(address) for address in unique.values()],
+        [Recipient(form(address)) for address in unique.values()],
         composed.size,
         composed.content,
         eight_bit=composed.eight_bit or utf8,

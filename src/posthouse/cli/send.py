@@ -297,7 +297,7 @@ def _standard_input() -> Part:
 
 def _dry_run(letter: Letter, options: dict[str, Any]) -> int:
     if not options["quiet"]:
-        who = " ".join(f"<{address}>" for address in letter.recipients)
+        who = " ".join(f"<{recipient.address}>" for recipient in letter.recipients)
         sender = f"<{'' if letter.sender is None else letter.sender}>"
         print(f"{letter.size} octets would go from {sender} to {who}", file=sys.stderr)
     sys.stderr.flush()

@@ -82,7 +82,7 @@ class Report:
 async def deliver(plan: Plan) -> Report:
     """Connects, logs in, sends, says goodbye. Raises nothing that a server can cause."""
     begun = time.monotonic()
-    outcome = Outcome([Result(address) for address in plan.letter.recipients])
+    outcome = Outcome.of(plan.letter)
     try:
         outcome = await _session(plan, outcome)
     except Failure as failure:

@@ -9,6 +9,7 @@ from typing import TypeVar
 from posthouse.mail.reply import PeerError
 from posthouse.net.dial import DialError, UnknownHost, Unreachable, connect
 from posthouse.net.wire import Wire
+from posthouse.smtp.client import Answer
 
 E = TypeVar("E")
 
@@ -31,13 +32,39 @@ class Kind(Enum):
 
 class Failure(Exception):
     """A session that ended before its purpose. `stage` is the step it failed at (`connect`, `greeting`, `ehlo`,
-    `auth`, ...), `reply` the server's own words or "", the text says what happened."""
+    `auth`, ...), `reply` the server's own words or "", the text says what happened; `answer` is the reply of an SMTP
+    server that meant it."""
 
-    def __init__(self, kind: Kind, stage: str, text: str, reply: str = "") -> None:
+    def __init__(self, kind: Kind, stage: str, text: str, reply: str = "", answer: Answer | None = None) -> None:
         super().__init__(text)
         self.kind = kind
         self.stage = stage
         self.reply = reply
+        self.answer = answer
+
+
+class Injected(Failure):
+    """Something stood between the plain and the encrypted part of a session, where nothing may stand."""
+
+
+def refusal(answer: Answer, stage: str, text: str) -> Failure:
+    """The failure that a negative reply of an SMTP server means."""
+    return Failure(Kind.TEMPORARY if answer.temporary else Kind.REFUSED, stage, text, answer.said, answer)
+
+
+def closed(stage: str) -> Failure:
+    """The failure that a lost line means."""
+    return Failure(Kind.UNREACHABLE, stage, "the server closed the connection")
+
+
+def silent(stage: str, seconds: float) -> Failure:
+    """The failure that a silence means."""
+    return Failure(Kind.UNREACHABLE, stage, f"the server did not answer within {seconds:g} s")
+
+
+def broken(error: PeerError, stage: str) -> Failure:
+    """The failure that words outside the protocol mean."""
+    return Failure(Kind.PROTOCOL, stage, error.reply.text)
 
 
 async def dial(host: str, port: int, timeout: float) -> Wire:
@@ -54,11 +81,23 @@ async def next_of(events: AsyncIterator[E], stage: str, seconds: float) -> E:
     try:
         return await anext(events)
     except StopAsyncIteration:
-        raise Failure(Kind.UNREACHABLE, stage, "the server closed the connection") from None
+        raise closed(stage) from None
     except TimeoutError:
-        raise Failure(Kind.UNREACHABLE, stage, f"the server did not answer within {seconds:g} s") from None
+        raise silent(stage, seconds) from None
     except PeerError as error:
-        raise Failure(Kind.PROTOCOL, stage, error.reply.text) from error
+        raise broken(error, stage) from error
 
 
-__all__ = ["DialError", "Failure", "Kind", "Unreachable", "dial", "next_of"]
+__all__ = [
+    "DialError",
+    "Failure",
+    "Injected",
+    "Kind",
+    "Unreachable",
+    "broken",
+    "closed",
+    "dial",
+    "next_of",
+    "refusal",
+    "silent",
+]

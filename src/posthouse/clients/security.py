@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from posthouse.clients.failure import Failure, Kind
+from posthouse.clients.failure import Failure, Injected, Kind
 from posthouse.net.dial import is_loopback
 from posthouse.net.tls import BadCertificate, Trust, protect_client
 from posthouse.net.wire import TlsFailed, Wire
@@ -20,6 +21,7 @@ POP3S: Final = 995  # RFC 8314 §3.1
 class When(Enum):
     """When TLS begins."""
 
+    NEVER = "not at all"
     OFFERED = "when the server offers it"
     ALWAYS = "after STARTTLS or STLS, without which there is no session"
     AT_ONCE = "with the first octet"
@@ -34,20 +36,21 @@ class Security:
     trust: Trust = field(default_factory=Trust)
     here: bool = False
     detail: bool = False
+    context: ssl.SSLContext | None = field(default=None, repr=False, compare=False)
 
     def at_once(self, port: int | None, usual: int) -> bool:
         """Whether TLS begins with the first octet; on the port that is for that it does, without being asked."""
-        return self.when is When.AT_ONCE or port == usual
+        return self.when is When.AT_ONCE or (port == usual and self.when is not When.NEVER)
 
     def wanted(self, wire: Wire) -> bool:
         """Whether this connection shall go over to TLS."""
-        if wire.encrypted:
+        if wire.encrypted or self.when is When.NEVER:
             return False
         return self.when is not When.OFFERED or self.here or not is_loopback(wire.peer.host)
 
     def stripped(self, keyword: str) -> Failure | None:
         """What it means that the server does not offer TLS: nothing where nobody asked for it."""
-        if self.when is When.OFFERED:
+        if self.when in (When.OFFERED, When.NEVER):
             return None
         text = f"the server does not offer {keyword}, or somebody on the way took the offer out, and TLS was asked for"
         return Failure(Kind.INSECURE, "tls", text)
@@ -56,7 +59,7 @@ class Security:
 def injected(wire: Wire, keyword: str) -> Failure:
     """The failure that words between the plain and the encrypted part mean (CVE-2011-0411 and its kin)."""
     wire.abort()
-    return Failure(
+    return Injected(
         Kind.PROTOCOL, "tls", f"something stood behind the reply to {keyword}; that is how words are put into a session"
     )
 
@@ -67,7 +70,8 @@ async def protect(
     """Goes over to TLS, within `timeout` seconds if that is less than usual. Raises Failure; then the connection is
     gone."""
     try:
-        tls = await protect_client(wire, host, security.trust, timeout=min(timeout or HANDSHAKE, HANDSHAKE))
+        seconds = min(timeout or HANDSHAKE, HANDSHAKE)
+        tls = await protect_client(wire, host, security.trust, timeout=seconds, context=security.context)
     except TlsFailed as failed:
         if failed.certificate:
             raise Failure(Kind.CERTIFICATE, "tls", f"the certificate of {host} is refused: {failed}") from failed

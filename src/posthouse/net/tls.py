@@ -179,9 +179,12 @@ def read_pin(text: str) -> str:
     return digits
 
 
-async def protect_client(wire: Wire, host: str, trust: Trust, *, timeout: float) -> ssl.SSLObject:
-    """Goes over to TLS as the client of this host. Raises TlsFailed, and BadCertificate as `client_context` does."""
-    context = client_context(trust)
+async def protect_client(
+    wire: Wire, host: str, trust: Trust, *, timeout: float, context: ssl.SSLContext | None = None
+) -> ssl.SSLObject:
+    """Goes over to TLS as the client of this host, with the context given or one for this `trust`. Raises TlsFailed,
+    and BadCertificate as `client_context` does."""
+    context = context or client_context(trust)
     tls = await wire.start_tls(context, timeout=timeout, server_name=host.rstrip("."))
     certificate = None if tls is None else tls.getpeercert(binary_form=True)
     if tls is None or certificate is None:
