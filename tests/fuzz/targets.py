@@ -19,10 +19,13 @@ from posthouse.mail.downgrade import downgrade
 from posthouse.mail.encoded import decode_words, parse_parameters
 from posthouse.mail.header import Header, body_offset
 from posthouse.mail.limits import Pop3Limits, SmtpLimits
+from posthouse.mail.lines import whole_lines
 from posthouse.mail.mailboxes import parse_mailboxes
 from posthouse.mail.message import Message
+from posthouse.mail.recode import Unconvertible, recode
 from posthouse.mail.reply import PeerError, Reply, Smtp
 from posthouse.mail.report import ACTIONS, read_report
+from posthouse.mail.traits import Traits
 from posthouse.mta.causes import cause_of
 from posthouse.policy.bans import place_name
 from posthouse.policy.logins import LONGEST_LOGIN, login_key
@@ -265,6 +268,23 @@ _NOTICE: Final = (
 )
 
 
+def rewritten(pieces: Pieces) -> Sight:
+    """A letter for an old host: what comes out is fit for it, or the letter is not to be rewritten."""
+    letter = whole_lines(b"".join(pieces))
+    seen: set[object] = set()
+    for seven_bit in (True, False):
+        try:
+            done = b"".join(recode(letter, seven_bit=seven_bit))
+        except Unconvertible as reason:
+            seen.add(str(reason))
+            continue
+        traits = Traits.of(done)
+        assert not traits.long_lines and not (seven_bit and traits.eight_bit), (letter, done)
+        assert whole_lines(done) == done, (letter, done)
+        seen.add((done == letter, b"base64" in done, b"quoted-printable" in done))
+    return frozenset(seen)
+
+
 def _parts(root: Any) -> Iterator[Any]:
     pending = [root]
     while pending:
@@ -285,4 +305,5 @@ TARGETS: Final[dict[str, Target]] = {
     "addresses": addresses,
     "message": message,
     "report": report,
+    "rewritten": rewritten,
 }

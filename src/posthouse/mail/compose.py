@@ -180,7 +180,7 @@ def encode_body(text: Part) -> tuple[bytes, bytes | Encoded]:
     with text.open() as file:
         octets = _ended(whole_lines(file.read()))
     quoted = quoted_printable(octets)
-    encoded = _base64_lines(octets)
+    encoded = base64_lines(octets)
     if len(quoted) <= len(encoded):
         return _text_fields(charset, "quoted-printable"), quoted
     return _text_fields(charset, "base64"), encoded
@@ -258,9 +258,9 @@ def encode_base64(part: Part, *, lines: bool = False) -> Encoded:
             whole = len(octets) - len(octets) % BASE64_LINE
             rest = octets[whole:]
             if whole:
-                yield _base64_lines(octets[:whole])
+                yield base64_lines(octets[:whole])
         if rest:
-            yield _base64_lines(rest)
+            yield base64_lines(rest)
         if done != size:
             raise ComposeError("a file changed while it was sent")
 
@@ -279,7 +279,8 @@ def _pieces(part: Part) -> Iterator[bytes]:
             yield piece
 
 
-def _base64_lines(octets: bytes) -> bytes:
+def base64_lines(octets: bytes) -> bytes:
+    """The octets in base64, in lines of 76 characters (RFC 2045 §6.8)."""
     encoded = base64.b64encode(octets)
     lines = [encoded[place : place + 76] for place in range(0, len(encoded), 76)]
     return b"\r\n".join([*lines, b""])
