@@ -1,5 +1,5 @@
-"""A Dovecot of the tests' own: POP3 for one account, with the mechanisms that it is given. It needs root, as its
-login processes give theirs up."""
+"""A Dovecot of the tests' own: POP3 for one account, with the mechanisms that it is given, or LMTP. It needs root, as
+its login processes give theirs up."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pwd
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.system.programs import find_program, leave_out
@@ -21,6 +21,19 @@ USER = "anna@x.mail"
 @contextlib.contextmanager
 def dovecot(mechanisms: str) -> Iterator[int]:
     """The port of a Dovecot that runs while the block does; without root the test is named as left out."""
+    with _running(lambda folder, port: _configuration(folder, port, mechanisms), b"+OK") as (port, _):
+        yield port
+
+
+@contextlib.contextmanager
+def dovecot_lmtp() -> Iterator[tuple[int, Path]]:
+    """The same with LMTP, and the Maildir of its account."""
+    with _running(_lmtp_configuration, b"220") as (port, folder):
+        yield port, folder / "mail"
+
+
+@contextlib.contextmanager
+def _running(configuration: Callable[[Path, int], str], greeting: bytes) -> Iterator[tuple[int, Path]]:
     if os.geteuid() != 0:
         leave_out("Dovecot needs root to start its login processes")
     program = find_program("dovecot")
@@ -33,11 +46,14 @@ def dovecot(mechanisms: str) -> Iterator[int]:
         os.chown(folder / "mail", owner.pw_uid, owner.pw_gid)
         (folder / "users").write_text(f"{USER}:{{PLAIN}}{PASSWORD}:{owner.pw_uid}:{owner.pw_gid}::{folder}/mail::\n")
         port = _free_port()
-        (folder / "dovecot.conf").write_text(_configuration(folder, port, mechanisms))
+        (folder / "dovecot.conf").write_text(configuration(folder, port))
         process = subprocess.Popen([program, "-F", "-c", str(folder / "dovecot.conf")], stdin=subprocess.DEVNULL)
         try:
-            wait_for(lambda: _answers(port), lambda: (folder / "log").read_text() if (folder / "log").exists() else "")
-            yield port
+            wait_for(
+                lambda: _answers(port, greeting),
+                lambda: (folder / "log").read_text() if (folder / "log").exists() else "",
+            )
+            yield port, folder
         finally:
             process.terminate()
             process.wait(20)
@@ -48,18 +64,39 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def _answers(port: int) -> bool:
+def _answers(port: int, greeting: bytes) -> bool:
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5) as connection:
-        return connection.recv(3) == b"+OK"
+        return connection.recv(3) == greeting
     return False
 
 
+def _lmtp_configuration(folder: Path, port: int) -> str:
+    listener = f"service lmtp {{\n  inet_listener lmtp {{\n    address = 127.0.0.1\n    port = {port}\n  }}\n}}\n"
+    return _common(folder, "lmtp", "plain") + listener
+
+
 def _configuration(folder: Path, port: int, mechanisms: str) -> str:
+    return (
+        _common(folder, "pop3", mechanisms)
+        + f"""
+service pop3-login {{
+  inet_listener pop3 {{
+    port = {port}
+  }}
+  inet_listener pop3s {{
+    port = 0
+  }}
+}}
+"""
+    )
+
+
+def _common(folder: Path, protocol: str, mechanisms: str) -> str:
     return f"""
 base_dir = {folder}/run
 state_dir = {folder}/state
 log_path = {folder}/log
-protocols = pop3
+protocols = {protocol}
 listen = 127.0.0.1
 ssl = no
 disable_plaintext_auth = no
@@ -73,13 +110,5 @@ passdb {{
 userdb {{
   driver = passwd-file
   args = username_format=%u {folder}/users
-}}
-service pop3-login {{
-  inet_listener pop3 {{
-    port = {port}
-  }}
-  inet_listener pop3s {{
-    port = 0
-  }}
 }}
 """

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from bench.machine import free_port, start, stop, wait_for_port
-from bench.peers import POSTFIX_DAEMONS, Postfix
+from bench.peers import POSTFIX_DAEMONS, Postfix, PostfixVirtual
 
 from tests.system.programs import find_program, leave_out
 from tests.system.server import Endpoint
@@ -65,6 +65,37 @@ def postfix(to: Endpoint, host: str) -> Iterator[Endpoint]:
             yield Endpoint("127.0.0.1", relay.smtp_port)
         finally:
             relay.stop()
+
+
+class NextHop(PostfixVirtual):
+    """Postfix that takes letters for mailboxes of its own, with TLS."""
+
+    name = "Postfix next hop"
+    certificate: Path
+
+    def _main_cf(self) -> str:
+        tls = f"smtpd_tls_security_level = may\nsmtpd_tls_chain_files = {self.certificate}\n"
+        # One letter too many for a transaction and for a session makes the client divide and begin anew.
+        return super()._main_cf() + tls + "smtpd_recipient_limit = 3\nsmtputf8_enable = yes\n"
+
+
+@contextlib.contextmanager
+def postfix_next(certificate: Path, mailboxes: int) -> Iterator[NextHop]:
+    """A Postfix on loopback that is the end of the way: letters lie in its Maildirs."""
+    find_program(str(POSTFIX_DAEMONS / "master"))
+    if os.geteuid() != 0:
+        leave_out("Postfix starts only as root")
+    with _folder() as folder:
+        key = folder / "certificate.pem"
+        key.write_bytes(certificate.read_bytes())
+        key.chmod(0o600)
+        hop = NextHop(folder)
+        hop.certificate = key
+        try:
+            hop.start(mailboxes)
+            yield hop
+        finally:
+            hop.stop()
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import select
 import socket
 import ssl
 import subprocess
@@ -87,6 +88,14 @@ class Talk:
         """Ends the connection from another thread: whoever reads it sees its end."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
+
+    def peer_is_there(self, seconds: float) -> bool:
+        """Whether the client still listens, after so many seconds."""
+        ready, _, _ = select.select([self._socket], [], [], seconds)
+        try:
+            return not ready or bool(self._socket.recv(65_536))
+        except OSError:
+            return False
 
     def rest(self) -> bytes:
         """Everything until the client closes."""
@@ -184,6 +193,82 @@ def smtp(
                 return
             else:
                 talk.say(answers.get(verb, {"auth": b"235 authenticated.\r\n"}.get(verb, b"250 OK\r\n")))
+
+    return script
+
+
+Act = bytes | Callable[[Talk], None]
+"""What a host does instead of a proper answer."""
+
+
+def silence(talk: Talk) -> None:
+    """Says nothing any more, until the client goes."""
+    talk.rest()
+
+
+def half(talk: Talk) -> None:
+    """Begins a reply and does not end it."""
+    talk.say(b"250-half a rep")
+    talk.rest()
+
+
+def drip(talk: Talk) -> None:
+    """A reply that comes an octet at a time, and never to its end."""
+    talk.say(b"250-")
+    while talk.peer_is_there(0.02):
+        talk.say(b"x")
+
+
+def babble(talk: Talk) -> None:
+    """Says what is no SMTP."""
+    talk.say(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    talk.rest()
+
+
+def endless(talk: Talk) -> None:
+    """A reply of more lines than anybody reads."""
+    while talk.peer_is_there(0):
+        talk.say(b"250-and so on\r\n" * 1000)
+
+
+PIPELINING = b"250-next.example\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SIZE 1000000\r\n"
+
+
+def host(offer: bytes = PIPELINING, certificate: Path | None = None, **acts: Act) -> Callable[[Talk], None]:
+    """A script: a host that takes letters, and does what it is told at each stage: greeting, ehlo, lhlo, helo,
+    starttls, auth, mail, rcpt, data, end (of the letter), rset, quit. `rcpt_bad` is for addresses that begin with
+    "bad". With a certificate it can go over to TLS."""
+    usual: dict[str, Act] = {
+        "greeting": b"220 next.example ESMTP\r\n",
+        "ehlo": offer,
+        "lhlo": offer,
+        "starttls": b"220 go on\r\n",
+        "auth": b"235 2.7.0 welcome\r\n",
+        "data": b"354 go on\r\n",
+        "quit": b"221 bye\r\n",
+        "rcpt_bad": b"550 5.1.1 unknown\r\n",
+    }
+
+    def script(talk: Talk) -> None:
+        def act(stage: str) -> bool:
+            """Whether the stage went as usual."""
+            what = acts.get(stage, usual.get(stage, b"250 2.0.0 ok\r\n"))
+            talk.say(what) if isinstance(what, bytes) else what(talk)
+            return stage not in acts
+
+        act("greeting")
+        while line := talk.line():
+            verb = line.split(b" ")[0].split(b":")[0].lower().decode("ascii", "replace")
+            if verb == "rcpt" and b"<bad" in line:
+                act("rcpt_bad")
+            elif verb == "data":
+                if act("data"):
+                    talk.message()
+                    act("end")
+            elif act(verb) and verb == "starttls" and certificate is not None and not talk.start_tls(certificate):
+                return
+            if verb == "quit":
+                return
 
     return script
 

@@ -54,3 +54,42 @@ class Pop3Limits:
     idle_timeout: float = 600.0  # RFC 1939 §3: at least 10 minutes, between two commands after login
     session_timeout: float = 43_200.0  # from the login on: it holds the maildrop's lock; a modem needs hours for a GB
     stall_timeout: float = 300.0  # how long a client may leave a reply unread
+
+
+@dataclass(slots=True)
+class RelayLimits:
+    """What an attempt to carry a letter on may cost, in time above all."""
+
+    connect: float = 30.0  # for each address; Postfix 30 s
+    greeting: float = 300.0  # RFC 5321 §4.5.3.2.1
+    hello: float = 300.0  # EHLO, STARTTLS and AUTH; the RFC names none, Postfix has 5 minutes
+    mail: float = 300.0  # RFC 5321 §4.5.3.2.2
+    rcpt: float = 300.0  # RFC 5321 §4.5.3.2.3
+    data: float = 120.0  # RFC 5321 §4.5.3.2.4
+    content: float = 180.0  # RFC 5321 §4.5.3.2.5: between two blocks of data
+    end_of_data: float = 600.0  # RFC 5321 §4.5.3.2.6
+    attempt: float = 3600.0  # an attempt in all, whatever the single times are: for hosts that drip
+    data_rate: int = 1000  # octets a second that are added to it for the size of the letter
+    hosts: int = 15  # that one attempt tries
+    addresses: int = 10  # of one host; Postfix 5 of all
+    sessions: int = 5  # that fail before one attempt is over; RFC 5321 §5.1 asks for 2 addresses; Postfix 2 sessions
+    recipients: int = 100  # of one transaction; RFC 5321 §4.5.3.1.8 has every server take as many
+    letters: int = 100  # of one connection
+    age: float = 300.0  # seconds after which a connection is not used again; Postfix 300
+    idle: float = 5.0  # seconds that a connection waits for a further letter; Postfix 2
+    idle_connections: int = 100  # that wait, in all
+    idle_each: int = 20  # of one destination
+    send_eight_bit: bool = False  # to hosts without 8BITMIME, where a letter cannot be rewritten: else it is returned
+    tls_here: bool = False  # opportunistic TLS with this machine itself too
+
+    def patience(self) -> dict[str, float]:
+        """The time for each stage, by the names that clients give them."""
+        return {
+            "greeting": self.greeting,
+            **dict.fromkeys(("ehlo", "tls", "auth", "rset"), self.hello),
+            "mail": self.mail,
+            "rcpt": self.rcpt,
+            "data": self.data,
+            "content": self.content,
+            "end of data": self.end_of_data,
+        }

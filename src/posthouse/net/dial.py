@@ -100,6 +100,22 @@ async def connect(host: str, port: int, timeout: float = CONNECT_TIMEOUT) -> Wir
         raise Unreachable(f"{where} did not answer within {timeout:g} s") from None
 
 
+async def open_address(address: str, port: int, timeout: float) -> Wire:
+    """Opens a connection to one IP address. Raises Unreachable after at most `timeout` seconds."""
+    where = str(Server(address, port))
+    buffers = Buffers()
+    try:
+        async with asyncio.timeout(timeout):
+            _, wire = await asyncio.get_running_loop().create_connection(lambda: Wire(buffers.take()), address, port)
+        return wire
+    except TimeoutError:
+        raise Unreachable(f"{where} did not answer within {timeout:g} s") from None
+    except OSError as error:
+        refused = isinstance(error, ConnectionRefusedError)
+        why = "nothing listens there" if refused else error.strerror or str(error)
+        raise Unreachable(f"{where} cannot be reached: {why}", refused=refused) from None
+
+
 async def _open(addresses: list[str], port: int, where: str) -> Wire:
     buffers = Buffers()
     refused = False

@@ -186,6 +186,11 @@ class Wire(asyncio.BufferedProtocol):
         return self._lost
 
     @property
+    def ended(self) -> bool:
+        """Whether the peer has ended the connection, or at least its half of it."""
+        return self._ended
+
+    @property
     def unread(self) -> int:
         """Octets that came and that no core has seen yet."""
         return self._input_size
