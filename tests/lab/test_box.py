@@ -14,6 +14,7 @@ from posthouse.clients.smtp import Letter, SmtpClient
 from posthouse.lab.box import PASSWORD, START, Box
 from posthouse.lab.network import How, Outage
 from posthouse.mail.address import Address
+from posthouse.mail.envelope import Recipient
 from posthouse.net.dial import connect
 
 MX, DESK = "192.0.2.25", "198.51.100.7"
@@ -32,7 +33,7 @@ async def send(content: bytes = CONTENT) -> str:
     await client.greet()
     await client.hello("far.example")
     letter = Letter(
-        Address.parse("eve@far.example"), [Address.parse("anna@a.example")], len(content), lambda: [content]
+        Address.parse("eve@far.example"), [Recipient(Address.parse("anna@a.example"))], len(content), lambda: [content]
     )
     outcome = await client.send(letter)
     await client.quit()

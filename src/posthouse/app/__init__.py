@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,8 +13,12 @@ from posthouse.accounts.kept import Vault
 from posthouse.accounts.logins import Logins
 from posthouse.app.certificates import CertificateKeeper
 from posthouse.app.ground import THIS_MACHINE, Ground
+from posthouse.app.relaying import Relaying
+from posthouse.app.routing import make_router
 from posthouse.config.schema import IMPLICIT_TLS, Config, ListenerSettings
-from posthouse.mail.reply import Pop3, Smtp, Style
+from posthouse.mail.address import Address
+from posthouse.mail.reply import Pop3, Smtp, Style, Unavailable
+from posthouse.mta.routing import Router
 from posthouse.net.listener import Listener, ListenError, Service, Sessions
 from posthouse.net.sysfiles import machine_name
 from posthouse.net.system import SystemClock, SystemRandom
@@ -67,6 +72,7 @@ class App:
         self._credentials: Credentials | None = None
         self._logins: Logins | None = None
         self._directory: AccountDirectory | None = None
+        self._relaying: Relaying | None = None
         self._certificates = CertificateKeeper(data, self._clock, log, self._domains)
         self._guard: Guard | None = None
 
@@ -109,12 +115,41 @@ class App:
             vault=Vault(self._data, self._random) if config.accounts.recoverable_passwords == "on" else None,
         )
         self._directory = self._make_directory(config)
+        self._relaying = Relaying(
+            config,
+            self._store.queue,
+            self._directory,
+            self._make_router(config),
+            self._clock,
+            self._random,
+            self._log,
+            host=_host(config),
+            postmaster=await self._postmaster(config),
+            observer=self._observer,
+            poll=self._ground.poll,
+        )
         try:
             await self._certificates.configure(config)
-            return await self._listen(config)
+            listening = await self._listen(config)
+            await self._relaying.start()
         except (ListenError, BadCertificate):
             await self.stop()
             raise
+        except Unavailable as error:
+            await self.stop()
+            raise StoreError(f"The queue cannot be read: {error}. posthouse doctor --store says more.") from error
+        return listening
+
+    async def _postmaster(self, config: Config) -> Address:
+        """Who writes notices, and gets what is answered to them: an address that exists."""
+        if config.accounts.postmaster:
+            return Address.parse(config.accounts.postmaster)
+        domains = await self._domains()
+        return Address("postmaster", domains[0] if domains else _host(config))
+
+    def _make_router(self, config: Config) -> Router:
+        assert self._store is not None and self._directory is not None, "the app is started"
+        return make_router(config, self._store, self._data, self._resolver.mail, self._random, self._directory)
 
     def _open_guard(self, config: Config) -> Guard:
         guard = Guard(
@@ -139,6 +174,9 @@ class App:
             self._guard.configure(config.limits, config.sending)
         self._resolver.close()
         self._resolver = self._ground.names(config.dns)
+        if self._relaying is not None:
+            postmaster = await self._postmaster(config)
+            self._relaying.configure(config, self._directory, self._make_router(config), _host(config), postmaster)
         try:
             await self._certificates.configure(config)
         except BadCertificate as error:
@@ -171,7 +209,12 @@ class App:
 
     async def stop(self) -> None:
         """Stops accepting, lets running sessions end, closes the store. Harmless when called again."""
-        cut = await self._sessions.stop(self._config.server.stop_timeout)
+        relaying, self._relaying = self._relaying, None
+        seconds = self._config.server.stop_timeout
+        if relaying is None:
+            cut = await self._sessions.stop(seconds)
+        else:
+            cut, _ = await asyncio.gather(self._sessions.stop(seconds), relaying.stop(seconds))
         for listener in self._listeners.values():
             listener.close()
         self._listeners.clear()
@@ -216,7 +259,7 @@ class App:
     def _services(self, config: Config) -> dict[str, Service]:
         store, directory, access = self._store, self.directory, self._access
         assert store is not None and access is not None, "the app is started"
-        host = config.server.hostname or machine_name()
+        host = _host(config)
         style = Style(config.server.style)
         tls = self._certificates.tls
         logins = LoginService(
@@ -232,6 +275,7 @@ class App:
             limits=config.smtp.limits,
             sender=config.submission.sender,
             guard=self._guard,
+            onward=None if self._relaying is None else self._relaying.onward,
         )
         services = {
             mode: Service(
@@ -272,6 +316,10 @@ class App:
             for name, inner in IMPLICIT_TLS.items():
                 services[name] = _within_tls(services[inner], tls, name)
         return services
+
+
+def _host(config: Config) -> str:
+    return config.server.hostname or machine_name()
 
 
 def _within_tls(service: Service, tls: ServerTls, name: str) -> Service:

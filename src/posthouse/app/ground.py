@@ -16,14 +16,19 @@ from posthouse.mta.reception import Reception
 from posthouse.net.dns import DnsResolver
 from posthouse.observe.log import Log
 from posthouse.ports.bans import BanStore
-from posthouse.ports.dns import Resolver
+from posthouse.ports.dns import MailResolver, Resolver
 from posthouse.ports.store import Store
 from posthouse.ports.system import Clock, Random
 from posthouse.store import Options, open_bans, open_store
 
 
 class Names(Resolver, Protocol):
-    """A resolver that is closed at the end."""
+    """A resolver that is closed at the end. `mail` asks where letters go."""
+
+    @property
+    def mail(self) -> MailResolver:
+        """The same for letters that leave."""
+        ...
 
     def close(self) -> None:
         """Breaks off what is under way."""
@@ -58,6 +63,7 @@ class Ground:
     open_store: OpenStore = _store
     open_bans: OpenBans = _bans
     reception: Callable[..., Reception] = Reception
+    poll: float | None = 2.0  # seconds after which the queue is looked at for changes by commands
 
 
 THIS_MACHINE = Ground()

@@ -8,11 +8,10 @@ from typing import Final
 from posthouse.accounts.kept import Vault
 from posthouse.config.schema import Config
 from posthouse.mta.routing import Router
-from posthouse.net.maildns import MailDns
-from posthouse.net.nameservers import NameServers
 from posthouse.net.own import OwnAddresses
 from posthouse.net.sysfiles import machine_name
 from posthouse.ports.directory import Directory
+from posthouse.ports.dns import MailResolver
 from posthouse.ports.store import Store
 from posthouse.ports.system import Random
 
@@ -20,14 +19,14 @@ _TAKES_LETTERS: Final = ("smtp", "submission", "submissions", "lmtp")
 
 
 def make_router(
-    config: Config, store: Store, data: Path, servers: NameServers, random: Random, directory: Directory
+    config: Config, store: Store, data: Path, resolver: MailResolver, random: Random, directory: Directory
 ) -> Router:
-    """`servers` are those of the resolver (`DnsResolver.servers`) and live as long as the router."""
+    """The router of these settings; `resolver` lives as long as it."""
     listened = [(one.address, one.port) for one in config.listeners if one.protocol in _TAKES_LETTERS]
     incoming = [one.address for one in config.listeners if one.protocol == "smtp"]
     return Router(
         store.routes,
-        MailDns(servers, config.dns),
+        resolver,
         random,
         names=[config.server.hostname or machine_name()],
         own=OwnAddresses(listened, incoming),

@@ -88,6 +88,7 @@ def run_router(invocation: Invocation, work: Callable[[Router], Awaitable[T]]) -
         from posthouse.accounts.credentials import Credentials
         from posthouse.accounts.directory import AccountDirectory
         from posthouse.app.routing import make_router
+        from posthouse.net.maildns import MailDns
         from posthouse.net.nameservers import NameServers
         from posthouse.net.system import SystemClock, SystemRandom
 
@@ -96,7 +97,9 @@ def run_router(invocation: Invocation, work: Callable[[Router], Awaitable[T]]) -
             directory = AccountDirectory(store, credentials, postmaster=config.accounts.postmaster)
             servers = NameServers(config.dns)
             try:
-                return await work(make_router(config, store, data, servers, SystemRandom(), directory))
+                return await work(
+                    make_router(config, store, data, MailDns(servers, config.dns), SystemRandom(), directory)
+                )
             finally:
                 servers.close()
                 await directory.close()

@@ -135,6 +135,11 @@ class Zone:
         """The TXT records of a name, as a zone file has them. Raises NoSuchDomain, NoRecords, DnsFailed."""
         return await self._ask(name, ("TXT",))
 
+    @property
+    def mail(self) -> Zone:
+        """The same for letters that leave."""
+        return self
+
     def close(self) -> None:
         """Nothing is under way."""
 

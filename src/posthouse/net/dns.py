@@ -17,6 +17,7 @@ from typing import Final
 
 from posthouse.config.schema import DnsSettings
 from posthouse.config.values import is_host_name
+from posthouse.net.maildns import MailDns
 from posthouse.net.nameservers import NameServers, Unanswered, load_wire
 from posthouse.net.sysfiles import HOSTS, IP, LOOK_AGAIN, RESOLV_CONF, SystemFile, parse_ip, read_hosts
 
@@ -70,6 +71,7 @@ class DnsResolver:
         self._clock = clock
         self._hosts = SystemFile(hosts, clock, read_hosts)
         self.servers = NameServers(settings, resolv_conf=resolv_conf, clock=clock)
+        self.mail = MailDns(self.servers, settings)
         self._known: dict[str, _Known] = {}
         self._running: dict[str, _Lookup] = {}
 

@@ -71,6 +71,10 @@ class QueueManager:
         self._mark = b""
         self._stopping = True
 
+    def configure(self, places: int, destination_places: int) -> None:
+        """Takes new bounds; what is under way goes on."""
+        self._places, self._most = places, destination_places
+
     async def start(self) -> None:
         """Frees the leases that a crash left, and begins. Raises Unavailable."""
         freed = await self._store.free_leases()

@@ -26,7 +26,7 @@ def hello_of(host: str, peer: str, extensions: tuple[str, ...]) -> Reply:
 @lru_cache(maxsize=64)
 def extensions_of(mode: Mode, style: Style, limit: int, tls: bool, mechanisms: tuple[str, ...]) -> tuple[str, ...]:
     """The lines of that reply after the first. `tls`: STARTTLS is to be had now; `mechanisms` as AUTH names them."""
-    lines = ["PIPELINING", f"SIZE {limit}", "8BITMIME", "SMTPUTF8"]
+    lines = ["PIPELINING", f"SIZE {limit}", "8BITMIME", "SMTPUTF8", "DSN"]
     if style is not Style.CLASSIC:
         lines.append("ENHANCEDSTATUSCODES")  # the classic texts have none
     if tls:

@@ -1,0 +1,92 @@
+"""How letters leave a server: the router, the deliverer, the notices and the queue's manager, built of its
+configuration and changed with it."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from posthouse.config.schema import Config
+from posthouse.mail.address import Address
+from posthouse.mail.schedule import parse_schedule
+from posthouse.mta.bounce import Notices
+from posthouse.mta.dispatch import Courier, Dispatcher
+from posthouse.mta.onward import Onward
+from posthouse.mta.plan import Plan
+from posthouse.mta.relay import Relay
+from posthouse.mta.routing import Router
+from posthouse.observe.log import Log
+from posthouse.ports.directory import Directory
+from posthouse.ports.queue import Carried, Parcel, QueueStore, Result
+from posthouse.ports.system import Clock, Observer, Random
+from posthouse.queue.manager import QueueManager
+
+
+class Relaying:
+    """One for a server. `onward` is what its reception hands letters to."""
+
+    def __init__(
+        self,
+        config: Config,
+        queue: QueueStore,
+        directory: Directory,
+        router: Router,
+        clock: Clock,
+        random: Random,
+        log: Log,
+        *,
+        host: str,
+        postmaster: Address,
+        observer: Observer | None = None,
+        poll: float | None,
+    ) -> None:
+        """`postmaster` is who writes the notices; `poll`: see `queue.manager.QueueManager`."""
+        self._clock = clock
+        self._random = random
+        self._log = log
+        self._relay = Relay(self._plan, log, clock, name=host, observer=observer)
+        settings = config.relay
+        self._manager = QueueManager(
+            queue,
+            self._carry,
+            clock,
+            log,
+            places=settings.connections,
+            destination_places=settings.destination_connections,
+            poll=poll,
+        )
+        self.configure(config, directory, router, host, postmaster)
+
+    def configure(self, config: Config, directory: Directory, router: Router, host: str, postmaster: Address) -> None:
+        """Takes a new configuration; what is under way ends as it began."""
+        notices = Notices(host, postmaster, config.relay.language, self._clock, self._random)
+        courier = Courier(notices, directory, router, self._clock)
+        self._router = router
+        self._dispatcher = Dispatcher(
+            self._relay.deliver,
+            courier,
+            router,
+            parse_schedule(config.relay.schedule),
+            self._clock,
+            self._random,
+            self._log,
+        )
+        self._manager.configure(config.relay.connections, config.relay.destination_connections)
+        self.onward = Onward(router, self._manager, courier, self._clock, host=host)
+
+    async def start(self) -> None:
+        """Begins to carry letters on. Raises Unavailable when the store cannot be read."""
+        await self._manager.start()
+
+    async def stop(self, seconds: float) -> None:
+        """Waits so long for letters that are under way."""
+        await self._manager.stop(seconds)
+        with suppress(TimeoutError):  # a host that does not answer QUIT
+            async with asyncio.timeout(seconds):
+                await self._relay.close()
+
+    async def _plan(self, destination: str) -> Plan:
+        return await self._router.plan(destination)
+
+    async def _carry(self, parcel: Parcel, known: Result | None) -> Carried:
+        return await self._dispatcher.carry(parcel, known)
