@@ -28,8 +28,8 @@ def network() -> None:
 
     Of the networks that hold an address, the one with the longest prefix counts. Two are built in: this machine may
     do all but relay without a login, everybody else may connect by smtp, submission and pop3, send to mailboxes here,
-    and relay after a login. Whoever may relay: as long as this version has no queue, letters for other servers are
-    refused all the same.
+    and relay after a login. Relaying is sending letters to other servers' mailboxes: posthouse route says where they
+    go, posthouse queue shows those that wait.
 
     \b
     posthouse network add 192.168.1.0/24 --allow relay,clear --note "the office"
