@@ -27,9 +27,6 @@ UPCOMING: Final = 6
 UNREADABLE: Final = 300.0
 """Seconds after which a letter is looked at again that could not be read for its notice."""
 
-EXPIRED: Final = "5.4.7"
-"""Delivery time expired (RFC 3463 §3.5)."""
-
 Deliver = Callable[[Parcel], Awaitable[list[Result]]]
 
 
@@ -178,7 +175,7 @@ class Dispatcher:
             id=parcel.id,
             sender="" if parcel.envelope.sender is None else str(parcel.envelope.sender),
             recipient=fate.item.recipient,
-            status=fate.status,
+            status=fate.result.status,
             reply=fate.result.reply,
             attempts=fate.item.attempts + 1,
             told=self._courier.wanted("failed", parcel.envelope, fate.item.notify),
@@ -188,14 +185,13 @@ class Dispatcher:
 class _Fate:
     """What follows from a result for one recipient."""
 
-    __slots__ = ("action", "due", "item", "now", "result", "schedule", "status", "told")
+    __slots__ = ("action", "due", "item", "now", "result", "schedule", "told")
 
     def __init__(self, item: Item, result: Result, schedule: Schedule, now: float, jitter: float) -> None:
         self.item = item
         self.result = result
         self.schedule = schedule
         self.now = now
-        self.status = result.status
         self.told = item.told
         self.due: float | None = None
         self.action = ""
@@ -209,7 +205,7 @@ class _Fate:
     def _wait(self, jitter: float) -> None:
         self.due = self.schedule.next(self.item.accepted, self.now, jitter)
         if self.due is None:
-            self.action, self.status = "failed", EXPIRED
+            self.action = "failed"  # with the status of the last attempt, a 4.x.x: that tells why (RFC 3464 §2.3.4)
         elif not self.item.told and self.now - self.item.accepted >= self.schedule.notice:
             self.action = "delayed"
 
@@ -228,7 +224,7 @@ class _Fate:
             self.item.recipient,
             self.item.orcpt,
             action,
-            self.status,
+            result.status,
             result.reply,
             result.said,
             result.host,
