@@ -282,3 +282,13 @@ async def test_dead_items_are_told_apart(house: House) -> None:
     assert await queue.hasten(Wanted(destination="far.example", dead=True)) == 1
     (again,) = (await claim(house, "far.example")).parcels
     assert names(again) == ["a@far.example"]
+
+
+async def test_an_item_can_wait_for_another_destination(house: House) -> None:
+    """Its route was changed meanwhile."""
+    queue = house.store.queue
+    await accept(house, waiting("a@far.example", house))
+    (parcel,) = (await claim(house, "far.example")).parcels
+    await queue.settle([Settled(parcel.items[0].id, house.clock.now(), destination="*")])
+    assert [(one.destination, one.items) for one in await queue.waiting()] == [("*", 1)]
+    assert len((await claim(house, "*")).parcels) == 1

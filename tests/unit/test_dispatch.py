@@ -51,10 +51,11 @@ class Elsewhere:
     """Every domain is its own destination."""
 
     own: Schedule | None = None
+    moved: dict[str, str] = field(default_factory=dict)
 
     def destination(self, address: Address) -> str:
-        """The domain."""
-        return address.domain
+        """The domain, if the test did not move it."""
+        return self.moved.get(str(address), address.domain)
 
     def schedule(self, destination: str) -> Schedule | None:
         """The same for all."""
@@ -77,11 +78,13 @@ class Stage:
     clock: StillClock = field(default_factory=StillClock)
     mail: MemoryMail = field(default_factory=MemoryMail)
     attempts: int = 0
+    seen: list[tuple[str, list[str]]] = field(default_factory=list)
 
     async def deliver(self, parcel: Parcel) -> list[Result]:
         """One attempt."""
         self.attempts += 1
-        return self.results
+        self.seen.append((parcel.destination, [str(one.address) for one in parcel.envelope.recipients]))
+        return [self.results[item.id - 9] for item in parcel.items]
 
     async def carry(
         self,
@@ -246,3 +249,21 @@ async def test_a_letter_that_cannot_be_read_for_its_notice_ends_later_but_is_nev
     carried = await stage.carry("SUCCESS", "FAILURE", letter=Text(None))
     assert [one.due for one in carried.settled] == [stage.clock.now() + UNREADABLE, None]
     assert carried.notices == []
+
+
+async def test_routes_that_were_changed_meanwhile_hold() -> None:
+    """Letters that wait for a smarthost leave by the new one, or by MX, once the route is another."""
+    stage = Stage([NOT_NOW, SENT, NOT_NOW], router=Elsewhere(moved={"p1@far.example": "new", "p2@far.example": "*"}))
+    carried = await stage.carry(known=DEAD)
+    assert stage.seen == [
+        ("far.example", ["p0@far.example"]),
+        ("new", ["p1@far.example"]),
+        ("*", ["p2@far.example"]),
+    ]
+    assert [(one.destination, one.due is None) for one in carried.settled] == [
+        ("far.example", False),
+        ("new", True),
+        ("*", False),
+    ]
+    assert carried.dead is None
+    assert not carried.alive

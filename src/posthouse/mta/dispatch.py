@@ -7,6 +7,7 @@ in one transaction, so a notice exists exactly when the state does that it tells
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Final, Protocol
 
 from posthouse.mail.address import Address
@@ -119,11 +120,19 @@ class Dispatcher:
 
     async def carry(self, parcel: Parcel, known: Result | None) -> Carried:
         """An attempt with a parcel; with `known` none is made: that is what the destination just said to another."""
-        results = [known] * len(parcel.items) if known is not None else await self._deliver(parcel)
+        destinations = self._destinations(parcel)
+        moved = any(destination != parcel.destination for destination in destinations)
+        if known is not None and not moved:
+            results = [known] * len(parcel.items)
+        else:
+            results = await (self._deliver_apart(parcel, destinations) if moved else self._deliver(parcel))
         now = self._clock.now()
         schedule = self._router.schedule(parcel.destination) or self._schedule
         jitter = self._random.octets(1)[0] / 255
-        fates = [_Fate(item, result, schedule, now, jitter) for item, result in zip(parcel.items, results, strict=True)]
+        fates = [
+            _Fate(item, result, schedule, now, jitter, destination)
+            for item, result, destination in zip(parcel.items, results, destinations, strict=True)
+        ]
         notices: list[Notice] = []
         try:
             for action in ("failed", "relayed", "delayed"):
@@ -135,8 +144,28 @@ class Dispatcher:
                 fate.postpone(now + UNREADABLE)
         for fate in fates:
             self._tell(parcel, fate)
+        settled = [fate.settled() for fate in fates]
+        if moved:  # that says nothing about the destination they waited for
+            return Carried(settled, notices)
         dead = next((result for result in results if result.dead), None)
-        return Carried([fate.settled() for fate in fates], notices, dead, alive=dead is None)
+        return Carried(settled, notices, dead, alive=dead is None)
+
+    def _destinations(self, parcel: Parcel) -> list[str]:
+        """Where each recipient goes by the routes of today: they may be others than when the letter was accepted."""
+        try:
+            return [self._router.destination(one.address) for one in parcel.envelope.recipients]
+        except Unavailable:  # the table of routes was never read yet
+            return [parcel.destination] * len(parcel.items)
+
+    async def _deliver_apart(self, parcel: Parcel, destinations: Sequence[str]) -> list[Result]:
+        """An attempt for each destination of a parcel whose routes were changed meanwhile."""
+        results: dict[int, Result] = {}
+        for destination in dict.fromkeys(destinations):
+            places = [place for place, name in enumerate(destinations) if name == destination]
+            envelope = replace(parcel.envelope, recipients=[parcel.envelope.recipients[place] for place in places])
+            part = Parcel(destination, envelope, [parcel.items[place] for place in places], parcel.letter)
+            results |= zip(places, await self._deliver(part), strict=True)
+        return [results[place] for place in range(len(destinations))]
 
     async def _notices(self, action: str, parcel: Parcel, fates: Sequence[_Fate]) -> list[Notice]:
         """The notice to the sender about these recipients, if it is to be told of any."""
@@ -185,13 +214,16 @@ class Dispatcher:
 class _Fate:
     """What follows from a result for one recipient."""
 
-    __slots__ = ("action", "due", "item", "now", "result", "schedule", "told")
+    __slots__ = ("action", "destination", "due", "item", "now", "result", "schedule", "told")
 
-    def __init__(self, item: Item, result: Result, schedule: Schedule, now: float, jitter: float) -> None:
+    def __init__(
+        self, item: Item, result: Result, schedule: Schedule, now: float, jitter: float, destination: str
+    ) -> None:
         self.item = item
         self.result = result
         self.schedule = schedule
         self.now = now
+        self.destination = destination
         self.told = item.told
         self.due: float | None = None
         self.action = ""
@@ -237,7 +269,14 @@ class _Fate:
         """The same for the queue."""
         result = self.result
         return Settled(
-            self.item.id, self.due, self.told, result.dead, result.reply[:1000], result.status, result.host[:255]
+            self.item.id,
+            self.due,
+            self.told,
+            result.dead,
+            result.reply[:1000],
+            result.status,
+            result.host[:255],
+            self.destination,
         )
 
 

@@ -107,7 +107,8 @@ class Parcel:
 
 @dataclass(slots=True)
 class Settled:
-    """How an item goes on after an attempt: `due` None ends it."""
+    """How an item goes on after an attempt: `due` None ends it. `destination` is where it waits from now on, empty for
+    where it did."""
 
     item: int
     due: float | None
@@ -116,6 +117,7 @@ class Settled:
     reply: str = ""
     status: str = ""
     host: str = ""
+    destination: str = ""
 
 
 @dataclass(slots=True)

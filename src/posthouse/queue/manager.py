@@ -364,9 +364,8 @@ class QueueManager:
     def _settled(self, results: Sequence[tuple[Parcel, Carried]]) -> None:
         for parcel, carried in results:
             self._taken.difference_update(item.id for item in parcel.items)
-            dues = [one.due for one in carried.settled if one.due is not None]
-            if dues:
-                self._plan(self._site(parcel.destination), min(dues))
+            for one in carried.settled:
+                self._plan(self._site(one.destination or parcel.destination), one.due)
             for notice in carried.notices:
                 for queued in notice.queued:
                     self._plan(self._site(queued.destination), queued.due)

@@ -58,11 +58,12 @@ _DUE: Final = """
 """
 _SETTLE: Final = """
     UPDATE queue SET due = new.due, leased = NULL, attempts = attempts + 1, tried = ?2,
-        told = max(queue.told, new.told), dead = new.dead, reply = new.reply, status = new.status, host = new.host
+        told = max(queue.told, new.told), dead = new.dead, reply = new.reply, status = new.status, host = new.host,
+        destination = coalesce(nullif(new.destination, ''), queue.destination)
     FROM (SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS due,
           json_extract(value, '$[2]') AS told, json_extract(value, '$[3]') AS dead,
           json_extract(value, '$[4]') AS reply, json_extract(value, '$[5]') AS status,
-          json_extract(value, '$[6]') AS host FROM json_each(?1)) AS new
+          json_extract(value, '$[6]') AS host, json_extract(value, '$[7]') AS destination FROM json_each(?1)) AS new
     WHERE queue.id = new.id
 """
 
@@ -314,7 +315,7 @@ def _settle(
     """Returns the mailboxes that got a notice."""
     ended = [one.item for one in settled if one.due is None]
     going_on = [
-        (one.item, one.due, int(one.told), int(one.dead), one.reply, one.status, one.host)
+        (one.item, one.due, int(one.told), int(one.dead), one.reply, one.status, one.host, one.destination)
         for one in settled
         if one.due is not None
     ]
