@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 
 from posthouse.config.schema import Config
 from posthouse.mail.address import Address
@@ -44,7 +45,9 @@ class Relaying:
         self._clock = clock
         self._random = random
         self._log = log
-        self._relay = Relay(self._plan, log, clock, name=host, observer=observer)
+        self._observer = observer
+        self._former: set[asyncio.Task[None]] = set()
+        self._relay: Relay | None = None
         settings = config.relay
         self._manager = QueueManager(
             queue,
@@ -62,6 +65,12 @@ class Relaying:
         notices = Notices(host, postmaster, config.relay.language, self._clock, self._random)
         courier = Courier(notices, directory, router, self._clock)
         self._router = router
+        if self._relay is not None:  # its connections were opened by the old settings
+            closing = asyncio.get_running_loop().create_task(self._relay.close())
+            self._former.add(closing)
+            closing.add_done_callback(self._former.discard)
+        limits = replace(config.relay.limits, send_eight_bit=config.relay.eight_bit == "send")
+        self._relay = Relay(self._plan, self._log, self._clock, name=host, limits=limits, observer=self._observer)
         self._dispatcher = Dispatcher(
             self._relay.deliver,
             courier,
@@ -83,7 +92,9 @@ class Relaying:
         await self._manager.stop(seconds)
         with suppress(TimeoutError):  # a host that does not answer QUIT
             async with asyncio.timeout(seconds):
-                await self._relay.close()
+                if self._relay is not None:
+                    await self._relay.close()
+                await asyncio.gather(*self._former)
 
     async def _plan(self, destination: str) -> Plan:
         return await self._router.plan(destination)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Final
 
 from posthouse.config.values import Kind, Setting
+from posthouse.mail.limits import RelayLimits
 
 LANGUAGES: Final = ("en", "ru")
+EIGHT_BIT: Final = ("return", "send")
 
 
 @dataclass(slots=True)
 class RelaySettings:
     """Letters for other servers: when they are tried again, how many leave at once, and how their senders are told."""
 
+    limits: RelayLimits = field(default_factory=RelayLimits)
     schedule: Annotated[
         str,
         Setting(
@@ -50,3 +53,13 @@ class RelaySettings:
             source="Postfix default_destination_concurrency_limit 20",
         ),
     ] = 20
+    eight_bit: Annotated[
+        str,
+        Setting(
+            Kind.CHOICE,
+            "What happens to a letter with octets over 127 that may not be rewritten (it is signed) and meets a host "
+            "without 8BITMIME: it comes back, or it is sent as it is.",
+            choices=EIGHT_BIT,
+            rfc="RFC 6152 §3",
+        ),
+    ] = "return"

@@ -93,6 +93,34 @@ _POP3_LIMITS: Final[Mapping[str, Setting]] = {
     "stall_timeout": _time("How long a program may leave a reply unread.", 1, 3600),
 }
 
+_RELAY_LIMITS: Final[Mapping[str, Setting]] = {
+    "connect": _time("How long an address may take to answer; the next one begins before that.", 1, 600),
+    "greeting": _time("How long a host may take to greet.", 1, 3600, "RFC 5321 §4.5.3.2.1"),
+    "hello": _time("How long it may take to answer EHLO, STARTTLS and a login.", 1, 3600),
+    "mail": _time("How long it may take to answer MAIL.", 1, 3600, "RFC 5321 §4.5.3.2.2"),
+    "rcpt": _time("How long it may take to answer RCPT.", 1, 3600, "RFC 5321 §4.5.3.2.3"),
+    "data": _time("How long it may take to answer DATA.", 1, 3600, "RFC 5321 §4.5.3.2.4"),
+    "content": _time("How long it may leave a part of the letter unread.", 1, 3600, "RFC 5321 §4.5.3.2.5"),
+    "end_of_data": _time("How long it may take to answer the whole letter.", 1, 7200, "RFC 5321 §4.5.3.2.6"),
+    "attempt": _time("How long a session with one host may last, beside the time for the letter's size.", 10, 86_400),
+    "data_rate": Setting(
+        Kind.INTEGER,
+        "The octets per second by which a letter's size adds to that time.",
+        unit="octets per second",
+        low=1,
+        high=10_000_000,
+    ),
+    "hosts": _count("Hosts that one attempt tries.", 1, 100, "RFC 5321 §5.1"),
+    "addresses": _count("Addresses of one host that it tries.", 1, 100, "RFC 5321 §5.1"),
+    "sessions": _count("Sessions that may fail in one attempt.", 1, 100, "RFC 5321 §5.1"),
+    "recipients": _count("Recipients of one transaction.", 1, 10_000, "RFC 5321 §4.5.3.1.8"),
+    "letters": _count("Letters that leave on one connection.", 1, 100_000),
+    "age": _time("How long a connection is used for further letters.", 0, 3600),
+    "idle": _time("How long a connection waits for a further letter.", 0, 300),
+    "idle_connections": _count("Connections that wait, in all.", 0, 10_000),
+    "idle_each": _count("Connections that wait, of one destination.", 0, 1000),
+}
+
 
 @dataclass(slots=True, frozen=True)
 class Section:
@@ -124,7 +152,8 @@ def _section(name: str, kind: type, limits: Mapping[str, Setting] | None = None)
     if limits is None:
         return Section(name, kind.__doc__ or "", own, _defaults(value, own), lambda given: kind(**given))
     limit_kind = type(value.limits)
-    assert set(limits) == {item.name for item in fields(limit_kind)}, "every limit is a setting"
+    numbers = {item.name for item in fields(limit_kind) if item.type != "bool"}
+    assert set(limits) == numbers, "every limit is a setting"
 
     def build(given: Mapping[str, Any]) -> Any:
         of_limits = {key: item for key, item in given.items() if key in limits}
@@ -144,7 +173,7 @@ SECTIONS: Final[Mapping[str, Section]] = {
         _section("pop3", Pop3Settings, _POP3_LIMITS),
         _section("tls", TlsSettings),
         _section("dns", DnsSettings),
-        _section("relay", RelaySettings),
+        _section("relay", RelaySettings, _RELAY_LIMITS),
         _section("accounts", AccountSettings),
         _section("limits", LimitSettings),
         _section("sending", SendingSettings),
