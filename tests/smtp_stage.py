@@ -139,6 +139,7 @@ class MemoryMail:
     last: Stored | None = None
     named: tuple[Network, ...] = ()
     noted: list[str] = field(default_factory=list)
+    aliases: dict[str, list[Address]] = field(default_factory=dict)
 
     def networks(self) -> tuple[Network, ...]:
         return self.named
@@ -180,6 +181,9 @@ class MemoryMail:
 
     async def is_local(self, domain: str) -> bool:
         return any(key.endswith(f"@{domain_key(domain)}") for key in self.accounts)
+
+    async def alias(self, address: Address) -> list[Address]:
+        return self.aliases.get(address.key, [])
 
     async def find(self, address: Address) -> Account | None:
         return self.accounts.get(address.key if address.domain else f"{address.key}@x.mail")

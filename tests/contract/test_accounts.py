@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from posthouse.mail.reply import Unavailable
-from posthouse.ports.store import Conflict, Missing
+from posthouse.ports.store import Alias, Conflict, Missing
 from tests.contract.conftest import House, read, refused
 
 
@@ -138,3 +138,32 @@ async def test_a_session_survives_the_removal_of_its_account(house: House) -> No
     await house.opened[0].update(account.inbox, [1], [2])
     (failed,) = await house.deliver(b"late\r\n", account.id)
     assert failed.failure == "missing"
+
+
+async def test_aliases_stand_for_others(house: House) -> None:
+    store = house.store
+    account = await house.account()
+    info = Alias("info@x.mail", ("test@x.mail", "anna@far.example"), "the office", 1.0)
+    await store.put_alias(info)
+    assert await store.find_alias("info@x.mail") == info
+    assert await store.find_alias("else@x.mail") is None
+    await refused(Conflict, lambda: store.put_alias(info))
+    await refused(Conflict, lambda: store.put_alias(Alias("test@x.mail", ("a@b.example",))))
+    await refused(Missing, lambda: store.put_alias(Alias("info@y.mail", ("a@b.example",))))
+    await refused(Conflict, lambda: store.add_account("info@x.mail", "hash"))
+    found = await store.find_account("test@x.mail")
+    assert found is not None
+    assert found.senders == ("info@x.mail",)  # whom an alias stands for may send as the alias
+    short = Alias("info@x.mail", ("anna@far.example",), "", 2.0)
+    await store.put_alias(short, replace=True)
+    assert await store.aliases() == [short]
+    assert await store.aliases("x.mail") == [short]
+    found = await store.find_account("test@x.mail")
+    assert found is not None
+    assert found.senders == ()
+    await store.remove_account(account.address)
+    await refused(Conflict, lambda: store.remove_domain("x.mail"))
+    await store.remove_alias("info@x.mail")
+    await refused(Missing, lambda: store.remove_alias("info@x.mail"))
+    await store.remove_domain("x.mail")
+    assert await house.damages() == []

@@ -94,7 +94,10 @@ async def test_an_older_store_is_brought_to_the_new_form(house: House) -> None:
     account = await house.account()
     await house.opened.pop().close()
     with closing(sqlite3.connect(house.path / "posthouse.db")) as connection:
-        connection.executescript("DROP TABLE credential; DROP TABLE secret; DROP TABLE route; PRAGMA user_version = 2")
+        connection.executescript(
+            "DROP TABLE credential; DROP TABLE secret; DROP TABLE route; "
+            "DROP TABLE alias_target; DROP TABLE alias; PRAGMA user_version = 2"
+        )
     store = house.open()
     assert await store.find_account("test@x.mail") == account
     assert await store.credentials(account.id) == [] and len(store.secret()) == 32

@@ -22,7 +22,7 @@ from posthouse.mta.reception import Accepted, Client, Reception
 from posthouse.observe.log import QuietLog
 from posthouse.policy.access import ANYBODY, LOCAL, RELAY, Rights
 from posthouse.ports.queue import Carried, Parcel, Result, Settled, Wanted
-from posthouse.ports.store import Account, Store
+from posthouse.ports.store import Account, Alias, Store
 from posthouse.queue.manager import QueueManager
 from posthouse.smtp.commands import Mail, Rcpt
 from posthouse.store import open_store
@@ -198,3 +198,68 @@ async def test_a_place_is_given_back_when_the_letter_could_not_be_stored(
                 await room.send("a@far.example")
     assert room.manager.reserve("far.example")
     room.manager.cancel("far.example")
+
+
+async def alias(room: Room, address: str, *targets: str) -> None:
+    """An address that stands for others."""
+    await room.store.put_alias(Alias(address, targets))
+
+
+async def test_a_letter_to_an_alias_goes_to_all_it_stands_for_once(room: Room) -> None:
+    await alias(room, "all@x.mail", "test@x.mail", "some@x.mail", "a@far.example")
+    await alias(room, "some@x.mail", "test@x.mail", "all@x.mail", "full@x.mail", "b@far.example", "gone@x.mail")
+    accepted = await room.send("all@x.mail", "test@x.mail")
+    assert accepted.failures == [None, None]
+    assert len(await room.mailbox()) == 1
+    items = await room.store.queue.items(Wanted())
+    assert [(item.recipient, item.orcpt) for item in items] == [
+        ("a@far.example", "rfc822;all@x.mail"),
+        ("b@far.example", "rfc822;all@x.mail"),
+    ]
+
+
+async def test_anybody_may_write_to_an_alias_whose_members_are_elsewhere(room: Room) -> None:
+    """The administrator said so; it opens no relay for other addresses."""
+    await alias(room, "out@x.mail", "a@far.example")
+    accepted = await room.send("out@x.mail", sender=None, rights=rights(LOCAL))
+    assert accepted.failures == [None]
+    with pytest.raises(Rejected) as refused:
+        await room.send("out@x.mail", rights=rights())
+    assert refused.value.reply == Smtp.AUTH_REQUIRED
+
+
+async def test_an_alias_that_leads_nowhere_is_nobody(room: Room) -> None:
+    await alias(room, "round@x.mail", "about@x.mail", "gone@x.mail")
+    await alias(room, "about@x.mail", "round@x.mail")
+    with pytest.raises(Rejected) as refused:
+        await room.send("round@x.mail")
+    assert refused.value.reply == Smtp.NO_SUCH_USER
+
+
+async def test_who_asked_hears_that_an_alias_was_expanded_and_not_for_whom_it_stands(room: Room) -> None:
+    """RFC 3461 §5.2.7.3: expanded, and of the members only what goes wrong."""
+    await alias(room, "two@x.mail", "full@x.mail", "a@far.example")
+    await room.send(Rcpt(Address.parse("two@x.mail"), ("SUCCESS", "FAILURE"), None))
+    (notice,) = await room.mailbox()
+    assert b"\r\nAction: expanded\r\n" in notice
+    assert b"two@x.mail" in notice
+    assert b"full@x.mail" not in notice
+    (item,) = await room.store.queue.items(Wanted())
+    assert item.notify == ("FAILURE",)
+
+
+async def test_an_alias_for_one_passes_everything_on(room: Room) -> None:
+    await alias(room, "one@x.mail", "a@far.example")
+    await room.send(Rcpt(Address.parse("one@x.mail"), ("SUCCESS",), "rfc822;first@x.mail"))
+    (item,) = await room.store.queue.items(Wanted())
+    assert (item.notify, item.orcpt) == (("SUCCESS",), "rfc822;first@x.mail")
+    assert await room.mailbox() == []
+
+
+async def test_a_member_whose_mailbox_is_full_is_told_under_the_name_of_the_alias(room: Room) -> None:
+    await alias(room, "two@x.mail", "full@x.mail", "test@x.mail")
+    accepted = await room.send("two@x.mail", size=2000)
+    assert accepted.failures == [None]
+    _, notice = await room.mailbox()
+    assert b"Final-Recipient: rfc822; two@x.mail\r\nAction: failed" in notice.replace(b"rfc822;two", b"rfc822; two")
+    assert b"full@x.mail" not in notice

@@ -90,9 +90,17 @@ class AccountDirectory:
         except AddressError:
             return None
         found = await self._store.find_account(key)
-        if found is None and self._postmaster and address.local.lower() == POSTMASTER:
+        if found is None and self._postmaster and address.local.lower() == POSTMASTER and not await self.alias(address):
             return await self._store.find_account(self._postmaster) if await self.is_local(address.domain) else None
         return found
+
+    async def alias(self, address: Address) -> list[Address]:
+        """The addresses that an alias stands for; none when it is none."""
+        try:
+            found = await self._store.find_alias(address.key) if address.domain else None
+        except AddressError:
+            return []
+        return [] if found is None else [Address.parse(target) for target in found.targets]
 
     async def _first_postmaster(self, address: Address) -> Account | None:
         if address.local.lower() != POSTMASTER:
@@ -137,9 +145,14 @@ class AccountDirectory:
         except Missing:
             raise Missing(_no_domain(key)) from None
         except Conflict:
-            accounts = len(await self._store.accounts(key))
-            text = f"The domain {domain_text(key)} still has {accounts} accounts. Remove them first: posthouse account "
-            raise Conflict(f"{text}list {domain_text(key)} shows them.") from None
+            name, accounts = domain_text(key), len(await self._store.accounts(key))
+            if not accounts:
+                text = (
+                    f"The domain {name} still has aliases. Remove them first: posthouse alias list {name} shows them."
+                )
+                raise Conflict(text) from None
+            text = f"The domain {name} still has {accounts} accounts. Remove them first: posthouse account "
+            raise Conflict(f"{text}list {name} shows them.") from None
         self._record("domain_removed", domain=key)
         return key
 
@@ -191,6 +204,9 @@ class AccountDirectory:
             password, kept = await make()
             account = await self._store.add_account(key, password, quota, kept=kept)
         except Conflict:
+            if await self._store.find_alias(key) is not None:
+                text = f"{key} is an alias. posthouse alias remove {key} makes room for an account."
+                return Added(key, problem=Conflict(text))
             return Added(key, problem=_exists(key))
         except (Missing, Unavailable) as problem:
             return Added(key, problem=problem)

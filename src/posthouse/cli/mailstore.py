@@ -13,6 +13,7 @@ from posthouse.cli.exits import Exit, Problem
 from posthouse.cli.invocation import Invocation, explained
 
 if TYPE_CHECKING:
+    from posthouse.accounts.aliases import AliasService
     from posthouse.accounts.directory import AccountDirectory
     from posthouse.config.schema import Config
     from posthouse.mta.routes import RouteService
@@ -45,6 +46,20 @@ def run_networks(invocation: Invocation, work: Callable[[NetworkService], Awaita
 
         async with _store(invocation, create=create) as (store, _, _, record):
             return await work(NetworkService(store, SystemClock(), record))
+
+    with explained(), refusals():
+        return asyncio.run(open_and_work())
+
+
+def run_aliases(invocation: Invocation, work: Callable[[AliasService], Awaitable[T]], *, create: bool = False) -> T:
+    """Runs `work` on the aliases of the store, which only `create` may make."""
+
+    async def open_and_work() -> T:
+        from posthouse.accounts.aliases import AliasService
+        from posthouse.net.system import SystemClock
+
+        async with _store(invocation, create=create) as (store, _, _, record):
+            return await work(AliasService(store, SystemClock(), record))
 
     with explained(), refusals():
         return asyncio.run(open_and_work())

@@ -27,6 +27,7 @@ VERBS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "trace": ("posthouse.cli.trace:trace", "The path of a message: where it was, how long each leg took."),
         "domain": ("posthouse.cli.admin:domain", "The domains whose mail lies here."),
         "account": ("posthouse.cli.admin:account", "The people who have a mailbox here."),
+        "alias": ("posthouse.cli.alias:alias", "Addresses that stand for others."),
         "cert": ("posthouse.cli.certs:cert", "The certificates of the server."),
         "network": ("posthouse.cli.network:network", "What the programs of a network may do."),
         "queue": ("posthouse.cli.queue:queue", "Letters that wait to be carried on."),

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from posthouse.mail.address import Address
 from posthouse.mail.envelope import Envelope, Recipient
 from posthouse.mail.reply import Reply, Smtp
 from posthouse.ports.store import Account, Delivered, Delivery, Draft, Store
@@ -25,6 +26,7 @@ _FAILURES: Final = {
 
 
 _QUEUED: Final = Delivered(0)
+_ONWARD: Final = -1
 
 
 @dataclass(slots=True)
@@ -34,25 +36,54 @@ class Targets:
     accounts: list[Account] = field(default_factory=list)
     recipients: list[Recipient] = field(default_factory=list)  # every accepted RCPT, in order
     onward: list[tuple[Recipient, str]] = field(default_factory=list)  # who is elsewhere, and the destination
+    expanded: list[Recipient] = field(default_factory=list)  # that stand for several
     refused: dict[int, str] = field(default_factory=dict)  # accounts that get no copy, and the failure of each
     _asked: list[Recipient] = field(default_factory=list)  # for each account its first recipient
-    _places: list[int] = field(default_factory=list)  # for each recipient the place of its account
+    # For each recipient the places of its accounts (_ONWARD for one that is elsewhere), and what is told of them.
+    _places: list[tuple[int, ...]] = field(default_factory=list)
+    _told: list[Recipient] = field(default_factory=list)
     _known: dict[int, int] = field(default_factory=dict)  # the place of each account's id
 
     def add(self, recipient: Recipient, account: Account) -> None:
         """One more accepted recipient."""
+        self._accept(recipient, recipient, (self._place(recipient, account),))
+
+    def _accept(self, recipient: Recipient, told: Recipient, places: tuple[int, ...]) -> None:
+        self.recipients.append(recipient)
+        self._told.append(told)
+        self._places.append(places)
+
+    def _place(self, recipient: Recipient, account: Account) -> int:
+        """The place of an account among those that get a copy."""
         place = self._known.setdefault(account.id, len(self.accounts))
         if place == len(self.accounts):
             self.accounts.append(account)
             self._asked.append(recipient)
-        self.recipients.append(recipient)
-        self._places.append(place)
+        return place
 
     def add_onward(self, recipient: Recipient, destination: str) -> None:
         """One more accepted recipient whose mailbox is elsewhere."""
-        self.recipients.append(recipient)
         self.onward.append((recipient, destination))
-        self._places.append(-1)
+        self._accept(recipient, recipient, (_ONWARD,))
+
+    def add_alias(self, recipient: Recipient, members: Sequence[tuple[Address, Account | str]]) -> None:
+        """One more accepted recipient, who stands for others: accounts here, or addresses with their destinations."""
+        asked = recipient.notify
+        if len(members) > 1 and "SUCCESS" in asked:
+            # The sender hears that it was expanded, and of its members only what goes wrong (RFC 3461 §5.2.7.3).
+            self.expanded.append(recipient)
+            asked = tuple(word for word in asked if word != "SUCCESS") or ("NEVER",)
+        orcpt = recipient.orcpt or f"rfc822;{recipient.address}"
+        places = []
+        for address, target in members:
+            member = Recipient(address, asked, orcpt)
+            if isinstance(target, Account):
+                places.append(self._place(member, target))
+            else:
+                self.onward.append((member, target))
+                places.append(_ONWARD)
+        # Whoever writes to the alias need not learn for whom it stands (RFC 3461 §5.2.7.4).
+        self._accept(recipient, Recipient(recipient.address, asked, orcpt), tuple(places))
 
     @property
     def destinations(self) -> list[str]:
@@ -62,9 +93,10 @@ class Targets:
     def here(self) -> list[tuple[Recipient, Account]]:
         """The recipients whose mailbox is here, with their accounts."""
         return [
-            (recipient, self.accounts[place])
-            for recipient, place in zip(self.recipients, self._places, strict=True)
-            if place >= 0
+            (told, self.accounts[place])
+            for told, places in zip(self._told, self._places, strict=True)
+            for place in places
+            if place != _ONWARD
         ]
 
     def copies(self, prefix: bytes) -> list[Delivery]:
@@ -83,7 +115,15 @@ class Targets:
                 Delivered(account.id, failure=self.refused[account.id]) if account.id in self.refused else next(rest)
                 for account in self.accounts
             ]
-        return [results[place] if place >= 0 else _QUEUED for place in self._places]
+        return [_result(places, results) for places in self._places]
+
+
+def _result(places: tuple[int, ...], results: Sequence[Delivered]) -> Delivered:
+    """What one recipient comes to: an alias has failed only when all it stands for have."""
+    if _ONWARD in places:
+        return _QUEUED
+    found = [results[place] for place in places]
+    return next((result for result in found if result.failure is None), found[0])
 
 
 def prefix_of(draft: Draft, fields: str) -> bytes:

@@ -91,7 +91,10 @@ class Onward:
     ) -> Sequence[Notice]:
         """What a sender hears at once: of mailboxes here that could not take the letter, and of those that did when it
         asked for that (RFC 3461 §5.2.2)."""
-        told: dict[str, list[Told]] = {"failed": [], "delivered": []}
+        told: dict[str, list[Told]] = {"failed": [], "delivered": [], "expanded": []}
+        for recipient in targets.expanded:
+            if self._courier.wanted("expanded", envelope, recipient.notify):
+                told["expanded"].append(self._told("expanded", recipient, None, now))
         for recipient, account in targets.here():
             failure = targets.refused.get(account.id)
             action = "delivered" if failure is None else "failed"

@@ -33,6 +33,13 @@ HEADER_SEEN: Final = 1_048_576
 """Octets of a header that are searched for Received fields; the newest stand first, and 50 of them take 25,000."""
 
 
+EXPANSION: Final = 10_000
+"""Mailboxes and addresses elsewhere that one letter goes to at most, once its aliases were expanded."""
+
+Member = tuple[Address, Account | str]
+"""One of those an alias stands for: an account here, or an address with its destination."""
+
+
 @dataclass(slots=True)
 class Client:
     """Who is sending, as far as it is known. `address` is an IP address, "" for a local socket."""
@@ -181,6 +188,10 @@ class Reception:
         recipient = Recipient(rcpt.address, rcpt.notify, rcpt.orcpt)
         if isinstance(target, Account):
             targets.add(recipient, target)
+        elif isinstance(target, list):
+            if len(targets.onward) + len(targets.accounts) + len(target) > EXPANSION:
+                raise Rejected(Smtp.TOO_MANY_RCPTS.fill(limit=EXPANSION))
+            targets.add_alias(recipient, target)
         else:
             targets.add_onward(recipient, target)
         transaction.envelope.recipients.append(recipient)
@@ -219,8 +230,9 @@ class Reception:
         minutes = int(excess.seconds // 60) + 1
         raise Rejected(_EXCESS[excess.what].fill(count=excess.count, period=excess.period, minutes=minutes))
 
-    async def _target(self, client: Client, address: Address) -> Account | str:
-        """Where a recipient is: an account here, or the name of a destination. Raises Rejected."""
+    async def _target(self, client: Client, address: Address) -> Account | str | list[Member]:
+        """Where a recipient is: an account here, the name of a destination, or for an alias those it stands for. Raises
+        Rejected."""
         # The account first: where there is one, its domain is ours.
         literal = address.domain.startswith("[")
         account = None if literal else await self._directory.find(address)
@@ -228,9 +240,34 @@ class Reception:
         if account is not None and welcome:
             return account
         ours = not literal and (not address.domain or await self._directory.is_local(address.domain))
+        if ours and welcome and (members := await self._members(client, address)):
+            return members
         if ours:  # who must log in first does not learn who is here
             raise Rejected(Smtp.NO_SUCH_USER if welcome else Smtp.AUTH_REQUIRED)
         return self._elsewhere(client, address, welcome=welcome)
+
+    async def _members(self, client: Client, alias: Address) -> list[Member]:
+        """Whom an alias stands for, through further aliases: each once, however they lead in circles."""
+        found: dict[str, Member] = {}
+        seen = {alias.key}
+        waiting = list(await self._directory.alias(alias))
+        while waiting and len(found) < EXPANSION:
+            following: list[Address] = []
+            for address in waiting:
+                if address.key in seen:
+                    continue
+                seen.add(address.key)
+                account = await self._directory.find(address)
+                if account is not None:
+                    found[address.key] = address, account
+                elif await self._directory.is_local(address.domain):
+                    following += await self._directory.alias(address)
+                elif self._onward is not None:
+                    found[address.key] = address, self._onward.router.destination(address)
+            waiting = following
+        if not found and len(seen) > 1:
+            self._log.warning("alias_leads_nowhere", alias=alias.key, peer=client.address)
+        return list(found.values())
 
     def _elsewhere(self, client: Client, address: Address, *, welcome: bool) -> str:
         """Where a letter goes on to whose recipient has no mailbox here. Raises Rejected for those whose letters are

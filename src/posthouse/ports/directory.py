@@ -42,6 +42,10 @@ class Directory(Protocol):
         §4.5.1) is looked up in the first local domain."""
         ...
 
+    async def alias(self, address: Address) -> Sequence[Address]:
+        """The addresses that an address of a local domain stands for; none when it is no alias."""
+        ...
+
     async def authenticate(self, login: str, password: str, protocol: str = "") -> Opened | None:
         """What this login name and password open for a protocol ("smtp", "pop3", "imap"), or None: an unknown name
         and a wrong password look the same, in text and in time. `login` is a whole address, or the local part alone

@@ -48,7 +48,8 @@ class Account:
     used: int = 0  # octets they hold now
     messages: int = 0
     created: float = 0.0
-    senders: tuple[str, ...] = ()  # whom it may name as sender beside itself: `Address.key`, or *@ and a domain
+    # Whom it may name as sender beside itself: `Address.key`, or *@ and a domain; also the aliases that stand for it.
+    senders: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, frozen=True)
@@ -76,6 +77,16 @@ class Route:
     secret: bytes = field(default=b"", repr=False)  # the login's password, sealed
     schedule: str = ""  # as mail.schedule reads it; empty: the server's
     local: bool = False  # these domains are ours: letters for them are taken from everybody
+    note: str = ""
+    created: float = 0.0
+
+
+@dataclass(slots=True, frozen=True)
+class Alias:
+    """An address here that stands for others. All are `Address.key`."""
+
+    address: str
+    targets: tuple[str, ...]
     note: str = ""
     created: float = 0.0
 
@@ -314,6 +325,25 @@ class Store(Spool, Protocol):
 
     async def revoke_sender(self, address: str, pattern: str) -> None:
         """Takes that back. Raises Missing."""
+        ...
+
+    # Aliases
+
+    async def find_alias(self, address: str) -> Alias | None:
+        """A point look-up by `Address.key`; sees what other processes committed."""
+        ...
+
+    async def put_alias(self, alias: Alias, *, replace: bool = False) -> None:
+        """Adds an alias. Raises Missing when its domain is not here, Conflict when there is an account of this
+        address, or an alias and it is not to be replaced."""
+        ...
+
+    async def remove_alias(self, address: str) -> None:
+        """Raises Missing."""
+        ...
+
+    async def aliases(self, domain: str | None = None) -> list[Alias]:
+        """All aliases (of one domain), by address."""
         ...
 
     # Networks

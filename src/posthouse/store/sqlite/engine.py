@@ -19,6 +19,7 @@ from posthouse.observe.log import Log
 from posthouse.ports.queue import Queued
 from posthouse.ports.store import (
     Account,
+    Alias,
     Conflict,
     Credential,
     Damage,
@@ -38,7 +39,7 @@ from posthouse.ports.system import Clock, Random
 from posthouse.store.content import FileLetter, Files, LaterLetter, LetterDraft, SmallLetter
 from posthouse.store.datadir import DataDirectory
 from posthouse.store.model import INLINE, QUEUE_CHANGES, Options, StoreError, UniqueIds, encode_envelope, header_of
-from posthouse.store.sqlite import check, jobs, routes
+from posthouse.store.sqlite import aliases, check, jobs, routes
 from posthouse.store.sqlite.jobs import LAST_UID, Batch, Deposit, Job
 from posthouse.store.sqlite.lookups import Lookups, Maildrops
 from posthouse.store.sqlite.memory import InlineWriter, SharedReaders, open_in_memory
@@ -57,7 +58,8 @@ _ACCOUNT: Final = """
     SELECT account.id, account.address, account.password, inbox.id, account.quota,
         (SELECT sum(octets) FROM mailbox WHERE account = account.id),
         (SELECT sum(messages) FROM mailbox WHERE account = account.id), account.created,
-        (SELECT group_concat(pattern, char(10)) FROM sender WHERE sender.account = account.id)
+        (SELECT group_concat(pattern, char(10)) FROM (SELECT pattern FROM sender WHERE sender.account = account.id
+            UNION SELECT alias FROM alias_target WHERE target = account.address))
     FROM account JOIN mailbox AS inbox ON inbox.account = account.id AND inbox.name = 'INBOX'
 """
 _DOMAIN: Final = """
@@ -419,6 +421,29 @@ class SqliteStore:
     async def revoke_sender(self, address: str, pattern: str) -> None:
         """Takes that back. Raises Missing."""
         await self._administer(functools.partial(jobs.revoke_sender, address, pattern))
+
+    # Aliases
+
+    async def find_alias(self, address: str) -> Alias | None:
+        """A point look-up by `Address.key`."""
+        return self._lookups.alias(address, self._alias)
+
+    def _alias(self, address: str) -> Alias | None:
+        rows = self._readers.inline(aliases.ONE, (address,))
+        return aliases.read(rows[0]) if rows else None
+
+    async def put_alias(self, alias: Alias, *, replace: bool = False) -> None:
+        """Adds an alias. Raises Missing, Conflict."""
+        await self._administer(functools.partial(aliases.put, alias, replace))
+
+    async def remove_alias(self, address: str) -> None:
+        """Removes an alias. Raises Missing."""
+        await self._administer(functools.partial(aliases.remove, address))
+
+    async def aliases(self, domain: str | None = None) -> list[Alias]:
+        """All aliases (of one domain), by address."""
+        sql, parameters = (aliases.ALL, ()) if domain is None else (aliases.OF_DOMAIN, (domain,))
+        return [aliases.read(row) for row in await self._in_thread(self._listing, sql, parameters)]
 
     # Networks
 

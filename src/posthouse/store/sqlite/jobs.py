@@ -156,6 +156,8 @@ def remove_domain(name: str, cursor: sqlite3.Cursor, batch: Batch) -> None:
         raise Missing(f"there is no domain {name}")
     if rows[0][1]:
         raise Conflict(f"the domain {name} still has {rows[0][1]} accounts")
+    if cursor.execute("SELECT 1 FROM alias WHERE domain = ?", (rows[0][0],)).fetchall():
+        raise Conflict(f"the domain {name} still has aliases")
     cursor.execute("DELETE FROM domain WHERE id = ?", (rows[0][0],))
     batch.changed = True
 
@@ -170,6 +172,8 @@ def add_account(
         raise Missing(f"there is no domain {domain}")
     if cursor.execute("SELECT 1 FROM account WHERE address = ?", (address,)).fetchall():
         raise Conflict(f"the account {address} exists already")
+    if cursor.execute("SELECT 1 FROM alias WHERE address = ?", (address,)).fetchall():
+        raise Conflict(f"{address} is an alias")
     cursor.execute(
         "INSERT INTO account (domain, local, address, password, quota, created) VALUES (?, ?, ?, ?, ?, ?)",
         (rows[0][0], local, address, password, quota, now),

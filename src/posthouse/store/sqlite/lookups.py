@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from posthouse.ports.store import Account, Credential, Domain, Maildrop, Network, Route
+from posthouse.ports.store import Account, Alias, Credential, Domain, Maildrop, Network, Route
 from posthouse.ports.system import Clock
 from posthouse.store.datadir import DataDirectory
 from posthouse.store.sqlite.mark import Mark
@@ -29,6 +29,7 @@ class Lookups:
 
     __slots__ = (
         "_accounts",
+        "_aliases",
         "_clock",
         "_credentials",
         "_domains",
@@ -45,6 +46,7 @@ class Lookups:
         self._clock = clock
         self._domains: dict[str, Domain] = {}
         self._accounts: dict[str, Account] = {}
+        self._aliases: dict[str, Alias] = {}
         self._networks: tuple[Network, ...] = ()
         self._networks_fresh = False
         self._routes: tuple[Route, ...] = ()
@@ -76,6 +78,13 @@ class Lookups:
         self._check()
         if (known := self._accounts.get(address)) is None and (known := find(address)) is not None and not known.quota:
             self._accounts[address] = known
+        return known
+
+    def alias(self, address: str, find: Callable[[str], Alias | None]) -> Alias | None:
+        """The alias likewise."""
+        self._check()
+        if (known := self._aliases.get(address)) is None and (known := find(address)) is not None:
+            self._aliases[address] = known
         return known
 
     def networks(self, find: Callable[[], tuple[Network, ...]]) -> tuple[Network, ...]:
@@ -112,7 +121,7 @@ class Lookups:
     def _check(self) -> None:
         mark = b"" if self._mark is None else self._mark.read()
         now = self._clock.monotonic()
-        many = len(self._accounts) + len(self._domains) + len(self._credentials) > MOST
+        many = len(self._accounts) + len(self._domains) + len(self._credentials) + len(self._aliases) > MOST
         if mark != self._seen or now - self._since > LIFETIME or many:
             self._forget()
             self._seen, self._since = mark, now
@@ -120,6 +129,7 @@ class Lookups:
     def _forget(self) -> None:
         self._domains.clear()
         self._accounts.clear()
+        self._aliases.clear()
         self._networks_fresh = False
         self._routes_fresh = False
         self._credentials.clear()
