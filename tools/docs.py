@@ -42,6 +42,7 @@ PAGES = {
     "rfc.md": rfcmap.page,
     "notices.md": noticepage.page,
     "../images/timetable.svg": timetable.page,
+    "profile.md": reference.profile_page,
 }
 
 

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from posthouse.cli.exits import Exit, Problem, Verb, finish
-from posthouse.cli.security import security_of, tls_options
+from posthouse.cli.options import server_options
+from posthouse.cli.security import security_of
 
 if TYPE_CHECKING:
     from posthouse.cli.reading import Job
+    from posthouse.config.profiles import Account
     from posthouse.net.dial import Server
 
 SCHEMES = ("pop3", "pop", "pop3s", "pops")
@@ -21,10 +23,6 @@ WORDS = ("list", "latest", "new", "top", "save", "delete")
 
 @click.command(cls=Verb, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("what", nargs=-1)
-@click.option("--url", default="", metavar="URL", help="The server: pop3://user@host:port, pop3s:// with TLS.")
-@click.option("-u", "--user", default="", metavar="USER", help="The login name.")
-@click.option("--password-stdin", is_flag=True, help="The first line of standard input is the password.")
-@click.option("--insecure-auth", is_flag=True, help="Send the password in clear, outside this machine too.")
 @click.option("--to", "target", default="", metavar="WHERE", help="Whole messages: maildir:DIR, mbox:FILE or - .")
 @click.option(
     "--delete",
@@ -33,14 +31,8 @@ WORDS = ("list", "latest", "new", "top", "save", "delete")
     default="never",
     help="With new: whether messages leave the server once they are safe here.",
 )
-@click.option("--timeout", type=click.FloatRange(min=0.1), default=None, metavar="S", help="Seconds to wait each time.")
 @click.option("--server", default="", metavar="HOST:PORT", help="What the shell offers as the server.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, on failure too.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but what was asked for and errors.")
-@tls_options
-@click.option(
-    "-v", "--verbose", count=True, help="Print the dialogue with the server on standard error; -vv its certificate too."
-)
+@server_options("pop3://user@host:port, pop3s:// with TLS")
 def read(**options: Any) -> None:
     """Collect and read messages by POP3.
 
@@ -54,8 +46,9 @@ def read(**options: Any) -> None:
     posthouse read delete N    remove it from the server (several numbers are taken)
     posthouse read new         what was not collected before; with --to it is kept there
 
-    Passwords are asked for, or come from --password-stdin or the environment variable POSTHOUSE_PASSWORD; never from
-    the command line. Messages stay on the server unless you delete them.
+    The account is that of posthouse setup. Passwords come from where it says, from --password-stdin, from the
+    environment variable POSTHOUSE_PASSWORD, or they are asked for; never from the command line. Messages stay on the
+    server unless you delete them.
     """
     finish("read", options["as_json"], lambda: _once(options) if options["what"] else _shell(options))
 
@@ -63,13 +56,19 @@ def read(**options: Any) -> None:
 def _shell(options: dict[str, Any]) -> int:
     import asyncio
 
+    from posthouse.cli.account import fill_in, find_account, needs_person, stored_password
     from posthouse.cli.dialogue import Terminal
     from posthouse.cli.helpers import observer
-    from posthouse.cli.shell import converse
+    from posthouse.cli.shell import Own, converse
 
     if options["as_json"] or not sys.stdin.isatty():
         raise Problem(Exit.USAGE, f"Say what to read: {', '.join(WORDS)} or a number. The shell needs a terminal.")
-    server, _ = _server(options)
+    account = None if options["server"] else find_account(options)
+    fill_in(options, account, "read")
+    server, login = _server(options)
+    own = None
+    if account is not None:
+        own = Own(login, None if needs_person(account) else lambda: stored_password(account))
     return asyncio.run(
         converse(
             Terminal(),
@@ -80,6 +79,7 @@ def _shell(options: dict[str, Any]) -> int:
             insecure=options["insecure_auth"],
             fixed=server is not None,
             security=security_of(options, options["url"]),
+            own=own,
         )
     )
 
@@ -94,13 +94,35 @@ def _server(options: dict[str, Any]) -> tuple[Server | None, str]:
 def _once(options: dict[str, Any]) -> int:
     import asyncio
 
+    from posthouse.cli.account import fill_in, find_account
     from posthouse.cli.reading import access_of, collect
 
+    account = find_account(options)
+    fill_in(options, account, "read")
+    if account is not None and options["what"][0].lower() == "new":
+        _collect_as(options, account)
     job = _job(options)
     server, login = _server(options)
     if server is None:
-        raise Problem(Exit.USAGE, "There is no server to read from: give --url pop3://user@host:port.")
+        text = "There is no server to read from: give --url pop3://user@host:port, or run posthouse setup ADDRESS once."
+        raise Problem(Exit.USAGE, text)
     return asyncio.run(collect(access_of(options, server, login), job))
+
+
+def _collect_as(options: dict[str, Any], account: Account) -> None:
+    """Where new messages go and whether they leave the server, as the account says, unless options say so."""
+    from posthouse.cli.account import is_given
+
+    if is_given("target") or not account.store:
+        return
+    options["target"] = account.store
+    if is_given("delete"):
+        return
+    if account.keep == 0:
+        options["delete"] = "now"
+    elif account.keep is not None and not options["quiet"]:
+        text = f"`keep` of the account {account.name} is not obeyed yet but for 0: collected mail stays on the server."
+        print(text, file=sys.stderr)
 
 
 def _job(options: dict[str, Any]) -> Job:

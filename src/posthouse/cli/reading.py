@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from posthouse.cli.account import find_password
 from posthouse.cli.exits import Exit, Problem, print_json, problem_of
 from posthouse.cli.fetching import Fetched, Target, open_target, save_attachments
-from posthouse.cli.helpers import Progress, find_password, observer
+from posthouse.cli.helpers import Progress, observer
 from posthouse.cli.notices import describe, shown
 from posthouse.cli.security import security_of
 from posthouse.clients.failure import Failure, Kind
@@ -48,7 +49,7 @@ def access_of(options: dict[str, Any], server: Server, login: str) -> Access:
     return Access(
         server,
         login,
-        find_password(login, stdin=options["password_stdin"]),
+        find_password(options, login),
         timeout=options["timeout"],
         insecure=options["insecure_auth"],
         verbose=options["verbose"],

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from posthouse.cli.exits import Exit, Problem, Verb, complain, finish, print_json
-from posthouse.cli.security import security_of, tls_options
+from posthouse.cli.options import server_options
+from posthouse.cli.security import security_of
 
 if TYPE_CHECKING:
     from posthouse.cli.dialogue import Person
     from posthouse.cli.sending import Plan, Report
     from posthouse.clients.security import Security
     from posthouse.clients.smtp import Letter
+    from posthouse.config.profiles import Account
     from posthouse.mail.compose import Attachment, Part
     from posthouse.mail.mailboxes import Mailbox
     from posthouse.net.dial import Server
@@ -37,10 +39,6 @@ T = TypeVar("T")
 @click.option("-m", "--message", default=None, metavar="TEXT", help="The text; else it comes from standard input.")
 @click.option("-t", "from_header", is_flag=True, help="Standard input is a whole message: recipients from its header.")
 @click.option("-i", "dots", is_flag=True, help="A lone dot on standard input is text. It always is; for old scripts.")
-@click.option("--url", default="", metavar="URL", help="The server: smtp://user@host:port, smtps:// with TLS.")
-@click.option("-u", "--user", default="", metavar="USER", help="The login name.")
-@click.option("--password-stdin", is_flag=True, help="The first line of standard input is the password.")
-@click.option("--insecure-auth", is_flag=True, help="Send the password in clear, outside this machine too.")
 @click.option(
     "--stop-after",
     type=click.Choice(["EHLO", "AUTH", "MAIL", "RCPT", "DATA"], case_sensitive=False),
@@ -48,19 +46,20 @@ T = TypeVar("T")
     help="Break off there, and send nothing.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the exact octets of the message, and send nothing.")
-@click.option("--timeout", type=click.FloatRange(min=0.1), default=None, metavar="S", help="Seconds to wait each time.")
 @click.option("--server", default="", metavar="HOST:PORT", help="What the dialogue offers as the server.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, on failure too.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
-@tls_options
-@click.option(
-    "-v", "--verbose", count=True, help="Print the dialogue with the server on standard error; -vv its certificate too."
-)
+@server_options("smtp://user@host:port, smtps:// with TLS")
 def send(**options: Any) -> None:
     """Compose a message and send it.
 
-    Without arguments, on a terminal, it asks for everything. Passwords are asked for, or come from --password-stdin
-    or the environment variable POSTHOUSE_PASSWORD; never from the command line.
+    Without arguments, on a terminal, it asks for everything that the account does not know.
+
+    \b
+    posthouse send anna@example.org -s Hello -m "How are you?"
+    posthouse send anna@example.org -a report.pdf < letter.txt
+    posthouse send anna@example.org -m Hello --url smtp://localhost:2525 -f me@x.mail
+
+    The account is that of posthouse setup. Passwords come from where it says, from --password-stdin, from the
+    environment variable POSTHOUSE_PASSWORD, or they are asked for; never from the command line.
     """
     finish("send", options["as_json"], lambda: _dialogue(options) if _asks(options) else _once(options))
 
@@ -77,17 +76,21 @@ def _asks(options: dict[str, Any]) -> bool:
 def _dialogue(options: dict[str, Any]) -> int:
     import asyncio
 
+    from posthouse.cli.account import fill_in, find_account
     from posthouse.cli.dialogue import Terminal
 
+    account = None if options["server"] else find_account(options)
+    fill_in(options, account, "send")
     try:
         return asyncio.run(
             converse(
                 Terminal(),
                 server=options["server"],
+                account=account,
                 directory=Path(),
                 timeout=options["timeout"],
                 verbose=options["verbose"],
-                security=security_of(options),
+                security=security_of(options, options["url"]),
             )
         )
     except EOFError:
@@ -103,13 +106,14 @@ async def converse(
     timeout: float | None,
     verbose: int = 0,
     security: Security | None = None,
+    account: Account | None = None,
 ) -> int:
-    """The whole dialogue. Everything is asked before the server is spoken to."""
+    """The whole dialogue. Everything is asked before the server is spoken to; what the `account` knows is not."""
     from posthouse.cli import sending
     from posthouse.cli.helpers import observer
     from posthouse.mail.charsets import harmless, harmless_line
 
-    plan = _ask_plan(person, server, directory)
+    plan = _ask_plan(person, server, directory, account)
     plan.timeout = timeout
     plan.security = security or plan.security
     plan.observer = observer(verbose)
@@ -132,14 +136,17 @@ def _agrees(person: Person) -> bool:
     return answer.strip().lower() in ("y", "yes", "j", "д", "да")
 
 
-def _ask_plan(person: Person, default_server: str, directory: Path) -> Plan:
+def _ask_plan(person: Person, default_server: str, directory: Path, account: Account | None) -> Plan:
     from posthouse.cli.letters import Draft, text_part
     from posthouse.cli.sending import Plan
 
-    server = _ask_until(person, "Input server domain", _read_server, default_server)
-    sender = _ask_until(person, "Input your address", _read_one)
-    login = person.ask("Input your login", str(sender.address))
-    password = person.ask_secret("Input your password")
+    if account is not None:
+        server, sender, login, password = _known(person, account)
+    else:
+        server = _ask_until(person, "Input server domain", _read_server, default_server)
+        sender = _ask_until(person, "Input your address", _read_one)
+        login = person.ask("Input your login", str(sender.address))
+        password = person.ask_secret("Input your password")
     to, cc, bcc = _ask_until(person, "Input destination address", read_destinations)
     subject = person.ask("Input topic")
     text = person.ask_text("Input message")
@@ -147,6 +154,16 @@ def _ask_plan(person: Person, default_server: str, directory: Path) -> Plan:
     letter, message_id = Draft(sender, subject, text_part(text), to, cc, bcc, attachments=attachments).compose()
     # Without a password there is nothing to log in with: some servers on a local network want none.
     return Plan(server, letter, message_id, login=login if password else "", password=password)
+
+
+def _known(person: Person, account: Account) -> tuple[Server, Mailbox, str, str]:
+    """What an account says of server, sender, login and password."""
+    from posthouse.cli.account import needs_person, stored_password
+    from posthouse.cli.helpers import parse_url
+
+    server, login = parse_url(account.send, SCHEMES)
+    password = person.ask_secret("Input your password") if needs_person(account) else stored_password(account)
+    return server, account.address, login or str(account.address.address), password
 
 
 def _ask_until(person: Person, prompt: str, read: Callable[[str], T], default: str = "") -> T:
@@ -209,13 +226,20 @@ def _once(options: dict[str, Any]) -> int:
     import asyncio
 
     from posthouse.cli import sending
-    from posthouse.cli.helpers import Progress, find_password, observer, parse_url
+    from posthouse.cli.account import fill_in, find_account, find_password
+    from posthouse.cli.helpers import Progress, observer, parse_url
 
+    account = find_account(options, needed=not options["dry_run"])
+    if account is not None and (account.send or not options["dry_run"]):
+        fill_in(options, account, "send")
+    if account is not None and not options["from_header"]:
+        options["sender"] = options["sender"] or account.address.encode(utf8=True)
     server, login = (None, "") if not options["url"] else parse_url(options["url"], SCHEMES)
     login = options["user"] or login
     if server is None and not options["dry_run"]:
-        raise Problem(Exit.USAGE, "There is no server to send to: give --url smtp://user@host:port.")
-    password = find_password(login, stdin=options["password_stdin"]) if login and not options["dry_run"] else ""
+        text = "There is no server to send to: give --url smtp://user@host:port, or run posthouse setup ADDRESS once."
+        raise Problem(Exit.USAGE, text)
+    password = find_password(options, login) if login and not options["dry_run"] else ""
     letter, message_id = _letter(options, login)
     if options["dry_run"]:
         return _dry_run(letter, options)

@@ -73,6 +73,14 @@ class Raw:
         return octets + b"\r\n"
 
 
+@dataclass(slots=True)
+class Own:
+    """What an account knows: the login, "" for none, and how its password is had without asking, if it is."""
+
+    login: str = ""
+    password: Callable[[], str] | None = None
+
+
 async def converse(
     person: Person,
     *,
@@ -83,15 +91,17 @@ async def converse(
     insecure: bool = False,
     fixed: bool = False,
     security: Security | None = None,
+    own: Own | None = None,
 ) -> int:
     """The whole dialogue, to Quit or the end of input. `server` is the default answer to the first question, or with
-    `fixed` the answer. Returns the exit code. Raises Problem when the session breaks off."""
+    `fixed` the answer; `own` what an account knows of the login. Returns the exit code. Raises Problem when the session
+    breaks off."""
     try:
         where = _ask_server(person, server, fixed=fixed)
     except EOFError:
         person.say("\n")
         return int(Exit.USAGE)
-    shell = Shell(person, directory, insecure=insecure)
+    shell = Shell(person, directory, insecure=insecure, own=own or Own())
     try:
         client = await Pop3Client.connect(
             where.host,
@@ -128,6 +138,7 @@ class Shell:
     person: Person
     directory: Path
     insecure: bool = False
+    own: Own = field(default_factory=Own)
     client: Pop3Client = field(init=False)
     marked: int = 0
 
@@ -209,10 +220,16 @@ class Shell:
         if not self.client.private and not self.insecure and not self._agrees():
             self.person.say("The password was not sent.\n")
             return
-        name = rest or self.person.ask("Input address")
+        name = rest or self.person.ask("Input address", self.own.login)
         answer = await self.client.user(name)
         if answer.positive:  # after a refused USER no password may pass
-            await self.client.password(self.person.ask_secret("Input password"))
+            await self.client.password(self._password(name))
+
+    def _password(self, name: str) -> str:
+        """The password of the account for its own login; else the person is asked."""
+        if self.own.password is not None and name == self.own.login:
+            return self.own.password()
+        return self.person.ask_secret("Input password")
 
     def _agrees(self) -> bool:
         answer = self.person.ask("No encryption offered. Send the password in clear?", "n")

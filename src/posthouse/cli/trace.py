@@ -9,8 +9,9 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 import click
 
+from posthouse.cli.account import fill_in, find_account
 from posthouse.cli.exits import Exit, Problem, Verb, finish
-from posthouse.cli.security import tls_options
+from posthouse.cli.options import server_options
 
 if TYPE_CHECKING:
     from posthouse.mail.path import Path as Journey
@@ -27,28 +28,21 @@ PIECE: Final = 262_144
 @click.option("--raw", is_flag=True, help="Print the Received fields as they are, each on one line.")
 @click.option("--svg", default="", metavar="FILE", help="Draw the path as a picture.")
 @click.option("--resolve", is_flag=True, help="Ask DNS for the names that the addresses have today.")
-@click.option("--no-color", is_flag=True, help="No colours on a terminal, as with NO_COLOR.")
-@click.option("--url", default="", metavar="URL", help="With N: the server, pop3://user@host:port, pop3s:// with TLS.")
-@click.option("-u", "--user", default="", metavar="USER", help="With N: the login name.")
-@click.option("--password-stdin", is_flag=True, help="With N: the first line of standard input is the password.")
-@click.option("--insecure-auth", is_flag=True, help="Send the password in clear, outside this machine too.")
-@click.option("--timeout", type=click.FloatRange(min=0.1), default=None, metavar="S", help="Seconds to wait each time.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, on failure too.")
-@tls_options
-@click.option(
-    "-v", "--verbose", count=True, help="Print the dialogue with the server on standard error; -vv its certificate too."
-)
+@click.option("--offline", is_flag=True, help="Use no network: neither N nor --resolve.")
+@server_options("with N, pop3://user@host:port or pop3s://")
 def trace(**options: Any) -> None:
     """The path of a message: every server it passed, when, and how long each leg took.
 
     \b
     posthouse trace letter.eml                          a file
     posthouse trace < letter.eml                        standard input
-    posthouse trace 3 --url pop3://anna@mx.example.org  message number 3 of a mailbox
+    posthouse trace 3                                   message number 3 of your mailbox
+    posthouse trace 3 --url pop3://anna@mx.example.org  message number 3 of another mailbox
     posthouse trace letter.eml --trusted mx1.example.org --fail-on dmarc,gap
 
     Anybody can write anything into a header. With --trusted you name your own servers; what they wrote is shown
-    below a line, and only they are believed about SPF, DKIM, DMARC and ARC.
+    below a line, and only they are believed about SPF, DKIM, DMARC and ARC. Without it they are those of the line
+    `trusted` in your account.
 
     Exit code 1: a check of --fail-on failed, or no server has stamped the letter. Only N and --resolve use the network.
     """
@@ -59,6 +53,11 @@ def _run(options: dict[str, Any]) -> int:
     checks = _checks(options["fail_on"])
     if options["raw"] and options["as_json"]:
         raise Problem(Exit.USAGE, "--raw and --json both want standard output.")
+    if options["offline"] and options["resolve"]:
+        raise Problem(Exit.USAGE, "--resolve asks DNS, and --offline forbids it.")
+    account = find_account(options, needed=False)
+    if account is not None and not options["trusted"]:
+        options["trusted"] = account.trusted
     octets = _header(options)
     from posthouse.mail.path import read_path
 
@@ -77,7 +76,7 @@ def _run(options: dict[str, Any]) -> int:
         _print_json(journey, failed, code)
     elif options["raw"]:
         _print_raw(journey)
-    else:
+    elif not options["quiet"]:
         _print_text(journey, failed, plain=options["no_color"])
     return code
 
@@ -138,8 +137,15 @@ def _fetch(number: int, options: dict[str, Any]) -> bytes:
     from posthouse.cli.read import SCHEMES
     from posthouse.cli.reading import access_of, fetch_header
 
+    if options["offline"]:
+        raise Problem(Exit.USAGE, f"There is no file {number}, and --offline forbids to look into a mailbox.")
     if not options["url"]:
-        raise Problem(Exit.USAGE, f"There is no file {number}; for message {number} give --url pop3://user@host:port.")
+        fill_in(options, find_account(options), "read")
+    if not options["url"]:
+        text = (
+            f"There is no file {number}; for message {number} give --url pop3://user@host:port, or set up an account."
+        )
+        raise Problem(Exit.USAGE, text)
     server, login = parse_url(options["url"], SCHEMES)
     access = access_of(options, server, options["user"] or login)
     return asyncio.run(fetch_header(access, number, MOST))

@@ -44,6 +44,11 @@ class ConfigError(Exception):
 
 def load(path: Path) -> Config:
     """The configuration in a file. Raises ConfigError, also when the file cannot be read."""
+    return _at_home(parse(read_text(path), str(path)), path.absolute().parent)
+
+
+def read_text(path: Path) -> str:
+    """The text of a file that is to be parsed. Raises ConfigError."""
     try:
         with path.open("rb") as file:
             octets = file.read(FILE_LIMIT + 1)
@@ -52,11 +57,10 @@ def load(path: Path) -> Config:
     if len(octets) > FILE_LIMIT:
         raise ConfigError(str(path), [Problem(0, "", f"is larger than {FILE_LIMIT} octets, so it is no configuration")])
     try:
-        text = octets.decode("utf-8-sig")
+        return octets.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = octets.count(b"\n", 0, error.start) + 1
         raise ConfigError(str(path), [Problem(line, "", "is not UTF-8 text here; save the file as UTF-8")]) from error
-    return _at_home(parse(text, str(path)), path.absolute().parent)
 
 
 def _at_home(config: Config, folder: Path) -> Config:
@@ -78,17 +82,22 @@ def _at_home(config: Config, folder: Path) -> Config:
 
 def parse(text: str, source: str = "configuration") -> Config:
     """The configuration in a TOML text. Raises ConfigError with every problem found."""
-    try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(source, [_syntax(str(error))]) from error
-    except RecursionError as error:
-        raise ConfigError(source, [Problem(0, "", "is nested too deeply")]) from error
+    tables = read_tables(text, source)
     reader = _Reader(places(text))
     config = reader.read(tables)
     if reader.problems:
         raise ConfigError(source, reader.problems)
     return config
+
+
+def read_tables(text: str, source: str) -> dict[str, Any]:
+    """The tables of a TOML text. Raises ConfigError when it is none."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(source, [_syntax(str(error))]) from error
+    except RecursionError as error:
+        raise ConfigError(source, [Problem(0, "", "is nested too deeply")]) from error
 
 
 def _syntax(message: str) -> Problem:
@@ -99,69 +108,35 @@ def _syntax(message: str) -> Problem:
     return Problem(int(match[1]), "", f"is not valid TOML at column {match[2]}: {said}")
 
 
-class _Reader:
-    """Checks tables against the schema and collects what is wrong."""
+class Checker:
+    """Checks tables against settings and collects what is wrong, with its place."""
 
     def __init__(self, lines: Mapping[str, int]) -> None:
         self.problems: list[Problem] = []
         self._lines = lines
 
-    def read(self, tables: Mapping[str, Any]) -> Config:
-        known = [*SECTIONS, "listener", "certificate"]
-        for name in tables:
-            if name not in known:
-                self._wrong(name, f"there is no such section{_nearest(name, known)}")
-        parts = {name: self._section(section, tables.get(name, {}), name) for name, section in SECTIONS.items()}
-        config = Config(**{name: part for name, part in parts.items() if part is not None})
-        config.certificates = self._certificates(tables.get("certificate", []))
-        listeners = self._listeners(tables.get("listener", []))
-        return replace(config, listeners=listeners) if listeners else config
-
-    def _section(self, section: Section, table: object, path: str) -> Any:
+    def section(self, section: Section, table: object, path: str) -> Any:
+        """The value of one table; None when something that it needs is missing or wrong."""
         if not isinstance(table, dict):
-            self._wrong(path, f"is a section and needs a line [{section.name}] of its own")
+            self.wrong(path, f"is a section and needs a line [{section.name}] of its own")
             return None
         given: dict[str, Any] = {}
         for name, value in table.items():
             if (setting := section.settings.get(name)) is None:
                 moved = MOVED.get(f"{path}.{name}")
-                self._wrong(f"{path}.{name}", moved or f"there is no such setting{_nearest(name, section.settings)}")
+                self.wrong(f"{path}.{name}", moved or f"there is no such setting{nearest(name, section.settings)}")
                 continue
             try:
                 given[name] = setting.read(value)
             except Wrong as wrong:
-                self._wrong(f"{path}.{name}", str(wrong))
+                self.wrong(f"{path}.{name}", str(wrong))
         missing = [name for name in section.required if name not in table]
         for name in missing:
-            self._wrong(path, f"needs {name}; allowed is {section.settings[name].allowed}")
+            self.wrong(path, f"needs {name}; allowed is {section.settings[name].allowed}")
         return None if any(name not in given for name in section.required) else section.build(given)
 
-    def _listeners(self, tables: object) -> tuple[ListenerSettings, ...]:
-        if not isinstance(tables, list):
-            self._wrong("listener", "may stand several times, so its line is [[listener]] with two brackets")
-            return ()
-        seen: dict[tuple[str, int], str] = {}
-        listeners: list[ListenerSettings] = []
-        for number, table in enumerate(tables):
-            path = f"listener[{number}]"
-            listener = self._section(LISTENER, table, path)
-            if listener is None:
-                continue
-            place = (listener.address, listener.port)
-            if listener.port and place in seen:
-                self._wrong(path, f"{listener} is already used by {seen[place]}; give one of them another port")
-            seen.setdefault(place, path)
-            listeners.append(listener)
-        return tuple(listeners)
-
-    def _certificates(self, tables: object) -> tuple[CertificateSettings, ...]:
-        if not isinstance(tables, list):
-            self._wrong("certificate", "may stand several times, so its line is [[certificate]] with two brackets")
-            return ()
-        found = [self._section(CERTIFICATE, table, f"certificate[{number}]") for number, table in enumerate(tables)]
-        return tuple(one for one in found if one is not None)
-
-    def _wrong(self, key: str, text: str) -> None:
+    def wrong(self, key: str, text: str) -> None:
+        """Notes that something is wrong with a key."""
         self.problems.append(Problem(self._line(key), key, text))
 
     def _line(self, key: str) -> int:
@@ -170,7 +145,48 @@ class _Reader:
         return self._lines.get(key, 0)
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+class _Reader(Checker):
+    """Reads the tables of the server's configuration."""
+
+    def read(self, tables: Mapping[str, Any]) -> Config:
+        known = [*SECTIONS, "listener", "certificate"]
+        for name in tables:
+            if name not in known:
+                self.wrong(name, f"there is no such section{nearest(name, known)}")
+        parts = {name: self.section(section, tables.get(name, {}), name) for name, section in SECTIONS.items()}
+        config = Config(**{name: part for name, part in parts.items() if part is not None})
+        config.certificates = self._certificates(tables.get("certificate", []))
+        listeners = self._listeners(tables.get("listener", []))
+        return replace(config, listeners=listeners) if listeners else config
+
+    def _listeners(self, tables: object) -> tuple[ListenerSettings, ...]:
+        if not isinstance(tables, list):
+            self.wrong("listener", "may stand several times, so its line is [[listener]] with two brackets")
+            return ()
+        seen: dict[tuple[str, int], str] = {}
+        listeners: list[ListenerSettings] = []
+        for number, table in enumerate(tables):
+            path = f"listener[{number}]"
+            listener = self.section(LISTENER, table, path)
+            if listener is None:
+                continue
+            place = (listener.address, listener.port)
+            if listener.port and place in seen:
+                self.wrong(path, f"{listener} is already used by {seen[place]}; give one of them another port")
+            seen.setdefault(place, path)
+            listeners.append(listener)
+        return tuple(listeners)
+
+    def _certificates(self, tables: object) -> tuple[CertificateSettings, ...]:
+        if not isinstance(tables, list):
+            self.wrong("certificate", "may stand several times, so its line is [[certificate]] with two brackets")
+            return ()
+        found = [self.section(CERTIFICATE, table, f"certificate[{number}]") for number, table in enumerate(tables)]
+        return tuple(one for one in found if one is not None)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint for a name that is not known."""
     near = get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
 
@@ -230,7 +246,7 @@ def parse_listen(text: str) -> ListenerSettings:
     if not equals:
         raise Wrong(f'"{text}" has no protocol; write it like smtp=127.0.0.1:2525')
     if protocol not in PROTOCOLS:
-        raise Wrong(f'"{protocol}" is not a protocol{_nearest(protocol, PROTOCOLS)}')
+        raise Wrong(f'"{protocol}" is not a protocol{nearest(protocol, PROTOCOLS)}')
     if place.isascii() and place.isdigit():
         place = f":{place}"
     if not place.startswith("[") and place.count(":") > 1:

@@ -1,9 +1,11 @@
-"""Makes the reference page of all settings from the schema (`make docs` writes it)."""
+"""Makes the reference pages of all settings and of the profile file from their schemas (`make docs` writes them)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
+from posthouse.config import profiles
 from posthouse.config.schema import DEFAULT_LISTENERS
 from posthouse.config.sections import CERTIFICATE, LISTENER, SECTIONS, Section
 from posthouse.config.values import Setting
@@ -49,6 +51,44 @@ def page() -> str:
     return "\n".join(parts)
 
 
+_PROFILE: Final = """\
+# The profile file
+
+This page is generated from the program (`make docs`); do not edit it.
+
+`posthouse send`, `read` and `trace` take your accounts from a TOML file: `~/.config/posthouse/config.toml` (below
+`XDG_CONFIG_HOME` where that is set), on macOS `~/Library/Application Support/Posthouse/config.toml`, on Windows
+`%APPDATA%\\Posthouse\\config.toml`; `--config FILE` names another. `posthouse setup ADDRESS` writes it. Errors are told
+all at once, each with its line, and end a command with the exit code 78.
+
+```toml
+default = "home"
+
+[account.home]
+address  = "Anna <anna@example.org>"
+send     = "smtps://anna@mail.example.org"
+read     = "pop3s://anna@mail.example.org"
+password = { command = ["secret-tool", "lookup", "user", "anna"] }
+keep     = "forever"
+store    = "maildir:~/Mail/home"
+trusted  = ["mail.example.org"]
+```
+
+* `default` is the account that is meant when `-A NAME` names none; a file with one account needs no such line.
+* An option on the command line goes before the account. `--url` names a server for once, and then nothing is taken
+  from the file, so that no password goes to a server it is not for.
+* Relative paths of `cacert` and of a password file count from this file; `~` is your home.
+* A file that holds a password (`plain`) is refused when its group or others may do anything with it, and any file that
+  everybody may write to: `chmod 600` puts it right.
+"""
+
+
+def profile_page() -> str:
+    """The reference page of the profile file in Markdown."""
+    account = profiles.section("NAME")
+    return "\n".join([_PROFILE, *_section(account, "[account.NAME]")])
+
+
 def _section(section: Section, title: str) -> Iterator[str]:
     yield f"## {title}\n"
     yield f"{section.help.splitlines()[0]}\n"
@@ -60,14 +100,16 @@ def _section(section: Section, title: str) -> Iterator[str]:
 
 
 def _facts(section: Section, name: str, setting: Setting) -> Iterator[str]:
-    yield f"* Kind: {setting.kind.value}{f', in {setting.unit}' if setting.unit else ''}"
+    written = section is LISTENER or isinstance(setting, profiles.ProfileSetting)
+    if not isinstance(setting, profiles.ProfileSetting):
+        yield f"* Kind: {setting.kind.value}{f', in {setting.unit}' if setting.unit else ''}"
     yield f"* Allowed: {setting.allowed}"
     if name in section.required:
         yield "* Required"
-    else:
+    elif name in section.defaults:
         default = section.defaults[name]
         means = f" ({setting.empty})" if setting.empty and not default else ""
-        yield f"* Default: `{default if section is LISTENER else setting.show(default)}`{means}"
+        yield f"* Default: `{default if written else setting.show(default)}`{means}"
     if setting.rfc:
         yield f"* Standard: {setting.rfc}"
     if setting.source:
