@@ -28,12 +28,13 @@ OUTPUT: Final = (
 )
 
 
-def server_options(url: str) -> Callable[[Command], Command]:
-    """Which account, or which server for once, and how it is spoken to; `url` shows what one looks like."""
-    options = (
+def server_options(url: str = "") -> Callable[[Command], Command]:
+    """Which account, or which server for once (`url` shows what one looks like), and how it is spoken to."""
+    once = click.option("--url", default="", metavar="URL", help=f"The server for once, without an account: {url}.")
+    options: tuple[Command, ...] = (
         click.option("-A", "--account", default="", metavar="NAME", help="The account of your profile file."),
         CONFIG,
-        click.option("--url", default="", metavar="URL", help=f"The server for once, without an account: {url}."),
+        *([once] if url else []),
         click.option("-u", "--user", default="", metavar="USER", help="The login name."),
         click.option("--password-stdin", is_flag=True, help="The first line of standard input is the password."),
         click.option("--insecure-auth", is_flag=True, help="Send the password in clear, outside this machine too."),
