@@ -19,9 +19,10 @@ USER = "anna@x.mail"
 
 
 @contextlib.contextmanager
-def dovecot(mechanisms: str) -> Iterator[int]:
-    """The port of a Dovecot that runs while the block does; without root the test is named as left out."""
-    with _running(lambda folder, port: _configuration(folder, port, mechanisms), b"+OK") as (port, _):
+def dovecot(mechanisms: str, more: str = "") -> Iterator[int]:
+    """The port of a Dovecot that runs while the block does; without root the test is named as left out. `more` stands
+    at the end of its configuration."""
+    with _running(lambda folder, port: _configuration(folder, port, mechanisms) + more, b"+OK") as (port, _):
         yield port
 
 

@@ -340,6 +340,20 @@ def test_the_screen_of_the_how_to_page(home: Home) -> None:
     assert written and written[1] == home.file.read_text().replace(cacert, "")
 
 
+PROBE = HOWTO.with_name("what-does-that-server-offer.md")
+
+
+def test_the_screen_of_the_page_on_probe(home: Home) -> None:
+    """What docs/howto/what-does-that-server-offer.md shows is what the program says ("..." stands for anything)."""
+    command = [find_command(), "probe", "mail.example.org", "--cacert", str(home.net.folder / "ca.pem")]
+    done = home.net.run(command, env=home.env())
+    assert (done.returncode, done.stderr) == (1, b"")
+    shown = re.search(r"^\$ posthouse probe mail.example.org\n(.*?)```", PROBE.read_text(), re.DOTALL | re.MULTILINE)
+    assert shown
+    pattern = ".*?".join(re.escape(piece) for piece in shown[1].rstrip().split("..."))
+    assert re.fullmatch(pattern, done.stdout.decode().rstrip(), re.DOTALL)
+
+
 # On a terminal, and without discovery
 
 

@@ -26,6 +26,7 @@ VERBS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "read": ("posthouse.cli.read:read", "Collect and read mail."),
         "trace": ("posthouse.cli.trace:trace", "The path of a message: where it was, how long each leg took."),
         "setup": ("posthouse.cli.setup:setup", "Set up an account of yours: find its servers, test the login."),
+        "probe": ("posthouse.cli.probe:probe", "What a mail server offers, its certificate, its weaknesses."),
         "domain": ("posthouse.cli.admin:domain", "The domains whose mail lies here."),
         "account": ("posthouse.cli.admin:account", "The people who have a mailbox here."),
         "alias": ("posthouse.cli.alias:alias", "Addresses that stand for others."),

@@ -28,6 +28,13 @@ OUTPUT: Final = (
 )
 
 
+def output_options(command: Command) -> Command:
+    """How the answer is told."""
+    for option in reversed(OUTPUT):
+        command = option(command)
+    return command
+
+
 def server_options(url: str = "") -> Callable[[Command], Command]:
     """Which account, or which server for once (`url` shows what one looks like), and how it is spoken to."""
     once = click.option("--url", default="", metavar="URL", help=f"The server for once, without an account: {url}.")
