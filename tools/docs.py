@@ -7,9 +7,9 @@ from pathlib import Path
 
 from posthouse.config import reference
 from posthouse.mail.reply import Pop3, Reply, Smtp
-from tools import noticepage, rfcmap, timetable
+from tools import manpages, noticepage, rfcmap, timetable
 
-FOLDER = Path(__file__).parents[1] / "docs" / "reference"
+DOCS = Path(__file__).parents[1] / "docs"
 
 _REPLIES = """\
 # Replies
@@ -46,25 +46,38 @@ PAGES = {
 }
 
 
-def outdated() -> list[str]:
-    """The pages that no longer say what the program does."""
-    return [
+def pages() -> dict[str, str]:
+    """Every generated page, by its path below docs."""
+    made = {f"reference/{name}": page() for name, page in PAGES.items()}
+    return made | {f"man/{name}": text for name, text in manpages.pages().items()}
+
+
+def outdated(made: dict[str, str]) -> list[str]:
+    """The pages that no longer say what the program does, and man pages of commands that are no more."""
+    gone = [f"man/{path.name}" for path in (DOCS / "man").glob("*.1") if f"man/{path.name}" not in made]
+    return gone + [
         name
-        for name, page in PAGES.items()
-        if not (FOLDER / name).exists() or (FOLDER / name).read_text(encoding="utf-8") != page()
+        for name, text in made.items()
+        if not (DOCS / name).exists() or (DOCS / name).read_text(encoding="utf-8") != text
     ]
 
 
 def main() -> int:
     """Writes the pages, or with --check names those that must be written anew."""
-    names = outdated()
+    made = pages()
+    names = outdated(made)
     if "--check" in sys.argv[1:]:
         for name in names:
-            print(f"docs/reference/{name} is not what the program says: run `make docs`")
+            print(f"docs/{name} is not what the program says: run `make docs`")
         return 1 if names else 0
     for name in names:
-        (FOLDER / name).write_text(PAGES[name](), encoding="utf-8")
-        print(f"wrote docs/reference/{name}")
+        if name not in made:
+            (DOCS / name).unlink()
+            print(f"removed docs/{name}")
+            continue
+        (DOCS / name).parent.mkdir(exist_ok=True)
+        (DOCS / name).write_text(made[name], encoding="utf-8")
+        print(f"wrote docs/{name}")
     return 0
 
 

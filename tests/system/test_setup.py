@@ -465,3 +465,13 @@ def talk(command: list[str], home: Home, agrees: str, password: str, then: Calla
         child.expect(pexpect.EOF)
     finally:
         child.close(force=True)
+
+
+def test_setup_speaks_russian_to_people_and_english_to_programs(home: Home) -> None:
+    arguments = ["anna@srv.test", "--cacert", str(home.net.folder / "ca.pem"), "--password-stdin"]
+    env = home.env() | {"LANG": "ru_RU.UTF-8"}
+    done = home.net.run([find_command(), "setup", *arguments], given=PASSWORD.encode() + b"\n", env=env)
+    assert done.returncode == 0 and "Учётная запись anna записана в".encode() in done.stdout
+    assert "вход anna@srv.test принят".encode() in done.stdout
+    as_json = home.net.run([find_command(), "setup", *arguments, "--json"], given=PASSWORD.encode() + b"\n", env=env)
+    assert "is let in" in json.loads(as_json.stdout)["trials"][0]["said"]

@@ -43,7 +43,7 @@ def find_account(options: dict[str, Any], *, needed: bool = True) -> Account | N
 
 def _named_file(options: dict[str, Any]) -> Path | None:
     """The file of --config, which may stand before the command as well."""
-    if options["config"] is not None:
+    if options.get("config") is not None:
         return Path(options["config"])
     context = click.get_current_context(silent=True)
     parent = None if context is None else context.parent

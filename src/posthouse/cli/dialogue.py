@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, TextIO
 
+from posthouse.cli.words import phrase
+
 
 class Person(Protocol):
     """Whom a dialogue is held with."""
@@ -31,6 +33,10 @@ class Person(Protocol):
 
     def say(self, text: str) -> None:
         """Shows text as it is; the caller made it harmless."""
+        ...
+
+    def tell(self, text: str, **values: object) -> None:
+        """Shows a line of ours, in the person's language; the caller made the values harmless."""
         ...
 
 
@@ -52,20 +58,20 @@ class Terminal:
 
     def ask(self, prompt: str, default: str = "") -> str:
         """One line."""
-        return self._line(prompt_of(prompt, default)).strip() or default
+        return self._line(prompt_of(phrase(prompt), default)).strip() or default
 
     def ask_secret(self, prompt: str) -> str:
         """One line without echo."""
         import getpass
 
         with _interruptible():
-            return getpass.getpass(f"{prompt}: ")
+            return getpass.getpass(f"{phrase(prompt)}: ")
 
     def ask_text(self, prompt: str) -> str:
         """Several lines."""
         lines: list[str] = []
         with contextlib.suppress(EOFError):
-            line = self._line(f"{prompt}: ")
+            line = self._line(f"{phrase(prompt)}: ")
             while line not in ("", "."):
                 lines.append(line)
                 line = self._line("")
@@ -75,6 +81,10 @@ class Terminal:
         """Shows text."""
         sys.stdout.write(text)
         sys.stdout.flush()
+
+    def tell(self, text: str, **values: object) -> None:
+        """A line of ours."""
+        self.say(f"{phrase(text, **values)}\n")
 
     def _line(self, prompt: str) -> str:
         with _interruptible():
@@ -118,6 +128,10 @@ class Scripted:
         """Shows text."""
         self._output.write(text)
         self._output.flush()
+
+    def tell(self, text: str, **values: object) -> None:
+        """A line of ours, in English: what is played is compared word for word."""
+        self.say(f"{text.format(**values) if values else text}\n")
 
     def _next(self, prompt: str) -> str:
         self.say(prompt)

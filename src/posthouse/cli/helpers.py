@@ -63,7 +63,9 @@ def find_password(login: str, *, stdin: bool) -> str:
         )
     import getpass
 
-    return getpass.getpass(f"Password for {login}: ")
+    from posthouse.cli.words import phrase
+
+    return getpass.getpass(f"{phrase('Password for {login}', login=login)}: ")
 
 
 def observer(verbose: int) -> SessionObserver | None:

@@ -9,13 +9,16 @@ from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
 from posthouse import __version__
 from posthouse.cli.exits import Exit, Problem, complain
 from posthouse.cli.invocation import Invocation
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 VERBS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
     {
@@ -36,6 +39,7 @@ VERBS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "route": ("posthouse.cli.route:route", "Where letters for other servers go."),
         "ban": ("posthouse.cli.ban:ban", "Who is not let in because of failed logins, or by your word."),
         "doctor": ("posthouse.cli.doctor:doctor", "Find out what is wrong."),
+        "completion": ("posthouse.cli.completion:completion", "What a shell needs to complete commands with Tab."),
     }
 )
 
@@ -73,6 +77,13 @@ class Verbs(click.Group):
         except Problem as problem:
             complain(ctx.invoked_subcommand or "", problem)
             raise click.exceptions.Exit(int(problem.code)) from problem
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The verbs and options that begin so, without loading a verb."""
+        from click.shell_completion import CompletionItem
+
+        found = [CompletionItem(name, help=text) for name, (_, text) in VERBS.items() if name.startswith(incomplete)]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The verbs in the help text, without loading them."""

@@ -28,6 +28,12 @@ OUTPUT: Final = (
 )
 
 
+def _accounts(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
+    from posthouse.cli.completion import accounts
+
+    return list(accounts(context, parameter, incomplete))
+
+
 def output_options(command: Command) -> Command:
     """How the answer is told."""
     for option in reversed(OUTPUT):
@@ -39,7 +45,14 @@ def server_options(url: str = "") -> Callable[[Command], Command]:
     """Which account, or which server for once (`url` shows what one looks like), and how it is spoken to."""
     once = click.option("--url", default="", metavar="URL", help=f"The server for once, without an account: {url}.")
     options: tuple[Command, ...] = (
-        click.option("-A", "--account", default="", metavar="NAME", help="The account of your profile file."),
+        click.option(
+            "-A",
+            "--account",
+            default="",
+            metavar="NAME",
+            shell_complete=_accounts,
+            help="The account of your profile file.",
+        ),
         CONFIG,
         *([once] if url else []),
         click.option("-u", "--user", default="", metavar="USER", help="The login name."),

@@ -33,7 +33,7 @@ T = TypeVar("T")
 @click.option("-s", "--subject", default="", metavar="TEXT", help="The subject.")
 @click.option("-c", "--cc", multiple=True, metavar="ADDRESS", help="A copy to these; they are seen by all.")
 @click.option("-b", "--bcc", multiple=True, metavar="ADDRESS", help="A copy to these; nobody sees them.")
-@click.option("-a", "--attach", multiple=True, metavar="FILE", help="Attach a file of any size.")
+@click.option("-a", "--attach", multiple=True, type=click.Path(), metavar="FILE", help="Attach a file of any size.")
 @click.option("-f", "--from", "sender", default="", metavar="ADDRESS", help="Your address, with a name if you like.")
 @click.option("-H", "--header", multiple=True, metavar="'NAME: VALUE'", help="One more header field.")
 @click.option("-m", "--message", default=None, metavar="TEXT", help="The text; else it comes from standard input.")
@@ -111,6 +111,7 @@ async def converse(
     """The whole dialogue. Everything is asked before the server is spoken to; what the `account` knows is not."""
     from posthouse.cli import sending
     from posthouse.cli.helpers import observer
+    from posthouse.cli.sending import SUMMARY
     from posthouse.mail.charsets import harmless, harmless_line
 
     plan = _ask_plan(person, server, directory, account)
@@ -122,7 +123,7 @@ async def converse(
     report = await sending.deliver(plan)
     if report.text:
         person.say(f"{harmless(report.text)}\n")
-    person.say(f"{report.summary}\n")
+    person.tell(SUMMARY, **report.counts)
     return int(report.code)
 
 
@@ -175,7 +176,7 @@ def _ask_until(person: Person, prompt: str, read: Callable[[str], T], default: s
         try:
             return read(answer)
         except (Problem, ValueError) as error:
-            person.say(harmless(f"{str(error).removesuffix(' Nothing was sent.')}\n"))
+            person.tell(harmless(str(error).removesuffix(" Nothing was sent.")))
 
 
 def _read_server(text: str) -> Server:

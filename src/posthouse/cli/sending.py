@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SUBMISSION: Final = 587  # RFC 6409 §3.1
 SMTP: Final = 25  # RFC 5321 §4.5.4.2
+SUMMARY: Final = "Sent to {sent} of {count} recipients; id {id}; {seconds} s"
 STAGES: Final = {"EHLO": "ehlo", "AUTH": "auth", "MAIL": "mail", "RCPT": "rcpt", "DATA": "data"}
 
 
@@ -63,9 +64,15 @@ class Report:
         return sum(result.status == "sent" for result in self.results)
 
     @property
+    def counts(self) -> dict[str, str]:
+        """What SUMMARY tells."""
+        count, seconds = len(self.results), f"{self.seconds:.2f}"
+        return {"sent": str(self.sent), "count": str(count), "id": self.message_id, "seconds": seconds}
+
+    @property
     def summary(self) -> str:
         """The last line of the dialogue."""
-        return f"Sent to {self.sent} of {len(self.results)} recipients; id {self.message_id}; {self.seconds:.2f} s"
+        return SUMMARY.format(**self.counts)
 
     def as_json(self) -> dict[str, Any]:
         """The same for programs."""

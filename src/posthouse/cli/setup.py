@@ -15,6 +15,7 @@ import click
 from posthouse.cli.exits import Exit, Problem, Verb, finish, json_of, print_json, problem_of
 from posthouse.cli.options import server_options
 from posthouse.cli.security import security_of
+from posthouse.cli.words import phrase
 
 if TYPE_CHECKING:
     from posthouse.cli.logintest import Candidate, Working
@@ -119,11 +120,14 @@ class Setup:
         values = self._values(mailbox, urls, source)
         lines = profilefile.block(name, values)
         if options["dry_run"]:
-            self._say(f"This would stand in {path}:\n\n{lines}".rstrip())
+            self._say("This would stand in {path}:", path=path)
+            self._say(f"\n{lines}".rstrip())
         else:
             profilefile.append(path, name, lines, secret="plain" in source)
-            self._say(f"The account {name} stands in {path} now.")
-            self._say("Try: posthouse read list" if "read" in urls else f"Try: posthouse send {mailbox.address}")
+            self._say("The account {name} stands in {path} now.", name=name, path=path)
+            self._say(
+                "Try: {command}", command=f"posthouse {'read list' if 'read' in urls else f'send {mailbox.address}'}"
+            )
         return {"account": name, "file": str(path), "written": not options["dry_run"]} | urls
 
     def _check_options(self) -> None:
@@ -185,8 +189,9 @@ class Setup:
         for clue in found.clues:
             self._say(f"{clue.source:<{width}}  {clue.said}")
         for offer in found.ways("imap")[:1]:
-            self._say(f"IMAP is offered at {offer.host}:{offer.port}; posthouse reads by POP3.")
-        self._say(f"(looked for {found.seconds:.1f} s)\n")
+            self._say("IMAP is offered at {server}; posthouse reads by POP3.", server=f"{offer.host}:{offer.port}")
+        self._say("(looked for {seconds} s)", seconds=f"{found.seconds:.1f}")
+        self._say("")
         return found
 
     def _candidates(self, mailbox: Mailbox, offers: dict[str, list[Offer]]) -> dict[str, list[Candidate]]:
@@ -243,13 +248,17 @@ class Setup:
         strange = dict.fromkeys(offer.host for found in vouched.values() for offer in found if not offer.vouched)
         if not strange:
             return vouched
-        where = f"{', '.join(strange)}, which is not of {mailbox.address.domain}"
+        hosts, domain = ", ".join(strange), mailbox.address.domain
         if not self.asks:
-            text = f"Only DNS names {where}, and DNS can be forged. If you know that it is right, say --yes."
+            text = (
+                f"Only DNS names {hosts}, which is not of {domain}, and DNS can be forged. If it is right, say --yes."
+            )
             raise Problem(Exit.NO_PERMISSION, text, stage="discovery")
         from posthouse.cli.dialogue import Terminal
 
-        answer = Terminal().ask(f"DNS names {where}. Send the password there?", "n")
+        person = Terminal()
+        person.tell("DNS names {hosts}, which is not of {domain}, and DNS can be forged.", hosts=hosts, domain=domain)
+        answer = person.ask("Send the password there?", "n")
         if answer.strip().lower() not in ("y", "yes", "д", "да"):
             raise Problem(Exit.NO_PERMISSION, "Then nothing was sent and nothing was written.", stage="discovery")
         return vouched
@@ -287,15 +296,17 @@ class Setup:
                 raise problem_of(failure, "Nothing was written.") from failure
             working[way] = one
             how = one.encryption or "not encrypted"
-            self._tried(str(one.candidate.access.server), f"{one.login} is let in ({how})")
+            server = str(one.candidate.access.server)
+            self._tried(server, "{login} is let in ({how})", login=one.login, how=how)
         return working
 
-    def _tried(self, server: str, said: str) -> None:
+    def _tried(self, server: str, text: str, **values: str) -> None:
+        """Notes how a login went: in English for programs, in the person's language on the screen."""
         from posthouse.mail.charsets import harmless_line
 
-        said = harmless_line(said)
-        self.result.trials.append({"server": server, "said": said})
-        self._say(f"{server}: {said}")
+        said = text.format(**values) if values else text
+        self.result.trials.append({"server": server, "said": harmless_line(said)})
+        self._say(f"{server}: {harmless_line(phrase(text, **values))}")
 
     # What is written
 
@@ -324,9 +335,9 @@ class Setup:
             values["pin"] = options["pin"]
         return values
 
-    def _say(self, text: str) -> None:
+    def _say(self, text: str, **values: object) -> None:
         if self.speaks:
-            print(text, flush=True)
+            print(phrase(text, **values), flush=True)
 
 
 def _mailbox(text: str) -> Mailbox:

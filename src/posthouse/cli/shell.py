@@ -128,7 +128,7 @@ def _ask_server(person: Person, default: str, *, fixed: bool) -> Server:
         try:
             return parse_server(answer)
         except ValueError as error:
-            person.say(harmless_line(str(error)) + "\n")
+            person.tell(harmless_line(str(error)))
 
 
 @dataclass(slots=True)
@@ -161,7 +161,7 @@ class Shell:
                 # Nobody is there any more to want the deletions: leave without QUIT, and the server forgets them.
                 self.person.say("\n")
                 if self.marked:
-                    self.person.say("The input ended without Quit: nothing was deleted.\n")
+                    self.person.tell("The input ended without Quit: nothing was deleted.")
                 return int(Exit.OK)
             if done is not None:
                 return done
@@ -173,14 +173,15 @@ class Shell:
             return await self._quit()
         action = self._actions().get(known)
         if action is None:
-            self.person.say(f"Input error\nThe words are: {', '.join(HELP)}\n")
+            self.person.tell("Input error")
+            self.person.tell("The words are: {words}", words=", ".join(HELP))
             return None
         try:
             await action(rest)
         except ValueError as error:
-            self.person.say(harmless_line(str(error)) + "\n")
+            self.person.tell(harmless_line(str(error)))
         except OSError as error:
-            self.person.say(harmless_line(f"A file cannot be written: {error}") + "\n")
+            self.person.tell("A file cannot be written: {why}", why=harmless_line(str(error)))
         return None
 
     def _actions(self) -> dict[str, Callable[[str], Awaitable[None]]]:
@@ -218,7 +219,7 @@ class Shell:
 
     async def _auth(self, rest: str) -> None:
         if not self.client.private and not self.insecure and not self._agrees():
-            self.person.say("The password was not sent.\n")
+            self.person.tell("The password was not sent.")
             return
         name = rest or self.person.ask("Input address", self.own.login)
         answer = await self.client.user(name)
@@ -298,9 +299,9 @@ class Shell:
                 return
             paths = save_attachments(fetched.message(), self.directory)
         if not paths:
-            self.person.say("The message has no attachment.\n")
+            self.person.tell("The message has no attachment.")
         for path in paths:
-            self.person.say(f"Saved {harmless_line(str(path))}\n")
+            self.person.tell("Saved {path}", path=harmless_line(str(path)))
 
     async def _raw(self, rest: str) -> None:
         text = rest or self.person.ask("Input command")
@@ -315,7 +316,8 @@ class Shell:
 
     async def _help(self, rest: str) -> None:
         for word, text in HELP.items():
-            self.person.say(f"{word:<8} {text}\n")
+            self.person.say(f"{word:<8} ")
+            self.person.tell(text)
 
     def _index(self, rest: str) -> int:
         return _number(rest or self.person.ask(INDEX))

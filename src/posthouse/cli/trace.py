@@ -22,7 +22,7 @@ PIECE: Final = 262_144
 
 
 @click.command(cls=Verb, context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("what", metavar="[FILE|-|N]", default="-")
+@click.argument("what", metavar="[FILE|-|N]", default="-", type=click.Path(allow_dash=True))
 @click.option("--trusted", multiple=True, metavar="NAME", help="A server of ours, whose words count (repeat it).")
 @click.option("--fail-on", default="", metavar="CHECKS", help=f"End with 1 when one fails: {','.join(CHECKS)}.")
 @click.option("--raw", is_flag=True, help="Print the Received fields as they are, each on one line.")
