@@ -380,3 +380,22 @@ def screen(good: Made) -> Iterator[str]:
 def test_the_table_for_people(screen: str) -> None:
     assert "verified, to " in screen and "STARTTLS TLSv1.3" in screen and "No weaknesses were found." in screen
     assert "  greeting    220 x\n" in screen and "  within TLS  SIZE\n" in screen
+
+
+def test_the_transcript_shows_every_connection_in_order(good: Made) -> None:
+    with ScriptedServer(with_tls(good.pem)) as server, ScriptedServer(with_tls(good.pem, "pop3")) as other:
+        ports = [f"--port=smtp={server.port}", f"--port=pop3={other.port}"]
+        done = run([find_command(), "probe", "localhost", *ports, "--cacert", str(good.authority), "-qv"])
+    said = done.stderr.decode()
+    assert done.returncode == 0 and done.stdout == b""
+    assert said.count("=== connect") >= 8 and " -> STARTTLS" in said and "<~  250-x" in said
+    assert said.rindex(" -> STARTTLS") < said.index(" -> STLS"), "one port after the other"
+
+
+def test_json_drives_no_terminal(good: Made) -> None:
+    """C1 control characters and marks that reorder text are escaped in JSON too."""
+    _, answer = look(smtp(greeting="220 x \x9b2J\u202e\r\n".encode(), ehlo=b"250 x\r\n"), good)
+    assert "\u202e" in answer["ports"][0]["greeting"]
+    with ScriptedServer(smtp(greeting="220 x \x9b2J\u202e\r\n".encode(), ehlo=b"250 x\r\n")) as server:
+        done = run([find_command(), "probe", "localhost", f"--port=smtp={server.port}", "--json"])
+    assert b"\\u202e" in done.stdout and "\u202e".encode() not in done.stdout and "\x9b".encode() not in done.stdout

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from posthouse.config.load import ConfigError
 from posthouse.config.profiles import default_path, load, parse
@@ -115,6 +119,40 @@ def test_relative_paths_count_from_the_file(tmp_path: Path) -> None:
     account = load(file).accounts["x"]
     assert (account.cacert, account.password.file) == (str(tmp_path / "ca.pem"), str(tmp_path / "word"))
     assert str(tmp_path) not in repr(account.password)
+
+
+def test_somebody_elses_home_that_is_not_there() -> None:
+    for line in (
+        'store = "maildir:~nobody-at-all/x"',
+        'cacert = "~nobody-at-all/x"',
+        'password = { file = "~no-one/x" }',
+    ):
+        (problem,) = problems(f'[account.x]\naddress = "a@x.mail"\n{line}\n')
+        assert "nobody's home" in problem
+
+
+KEYS = ["default", "account", "x", "address", "send", "read", "password", "keep", "store", "trusted", "plain"]
+VALUES = st.recursive(
+    st.booleans() | st.integers() | st.text(max_size=20) | st.sampled_from(["a@x.mail", "smtp://h", "7d", "x"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def toml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {toml(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml, value)) + "]"
+    return json.dumps(value, ensure_ascii=True) if not isinstance(value, int) else json.dumps(value)
+
+
+@given(st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=4) | st.text(max_size=100))
+def test_whatever_stands_there_is_read_or_told(tables: dict[str, object] | str) -> None:
+    """Would catch a kind of value that a reader did not expect, and a traceback in a client's face."""
+    text = tables if isinstance(tables, str) else "\n".join(f"{key} = {toml(item)}" for key, item in tables.items())
+    with contextlib.suppress(ConfigError):
+        parse(text)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")

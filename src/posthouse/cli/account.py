@@ -64,7 +64,10 @@ def _default_path() -> Path:
 
         return default_path()
     base = os.environ.get("XDG_CONFIG_HOME", "")
-    return (Path(base) if base.startswith("/") else Path.home() / ".config") / "posthouse" / "config.toml"
+    try:
+        return (Path(base) if base.startswith("/") else Path.home() / ".config") / "posthouse" / "config.toml"
+    except RuntimeError:  # a user without a home, as in some containers, has no profile either
+        return Path("/nonexistent")
 
 
 def load_profiles(path: Path) -> Profiles:

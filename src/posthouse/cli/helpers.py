@@ -70,8 +70,11 @@ def find_password(login: str, *, stdin: bool) -> str:
 
 def observer(verbose: int) -> SessionObserver | None:
     """Who writes the dialogue on standard error, when that is wanted."""
-    if not verbose:
-        return None
+    return transcript() if verbose else None
+
+
+def transcript() -> SessionObserver:
+    """Writes one session down on standard error."""
     from posthouse.observe.transcript import Transcript
 
     def write(line: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from posthouse.cli.exits import Exit, Problem, Verb, finish, print_json, problem_of
-from posthouse.cli.options import output_options
+from posthouse.cli.exits import Exit, Problem, Verb, finish, problem_of
+from posthouse.cli.options import VERBOSE, output_options
 
 if TYPE_CHECKING:
     from posthouse.clients.probe import PortReport, Service
@@ -45,6 +46,7 @@ MOST_LINES: Final = 12  # of one detail
     metavar="FILE",
     help="Believe the authorities in this PEM file instead of the system's.",
 )
+@VERBOSE
 @output_options
 def probe(**options: Any) -> None:
     """What a mail server offers, its certificate, and what is weak about it.
@@ -65,8 +67,10 @@ def probe(**options: Any) -> None:
 
 
 def _run(options: dict[str, Any]) -> int:
+    from posthouse.cli.helpers import transcript
     from posthouse.clients.failure import Failure
     from posthouse.clients.probe import probe as look
+    from posthouse.mail.charsets import escape_json
     from posthouse.net.tlsprobe import verifying
 
     begun = time.monotonic()
@@ -77,13 +81,15 @@ def _run(options: dict[str, Any]) -> int:
     except OSError as error:
         text = f"{options['cacert']} is not there, or holds no certificates that can be read."
         raise Problem(Exit.NO_INPUT, text) from error
+    watch = transcript if options["verbose"] else None
     try:
-        reports = asyncio.run(look(host, services, context, seconds=options["timeout"]))
+        reports = asyncio.run(look(host, services, context, seconds=options["timeout"], watch=watch))
     except Failure as failure:
         raise problem_of(failure, "") from failure
     code = _code(reports)
     if options["as_json"]:
-        print_json(_json(host, reports, code) | {"ms": round((time.monotonic() - begun) * 1000)})
+        answer = _json(host, reports, code) | {"ms": round((time.monotonic() - begun) * 1000)}
+        print(escape_json(json.dumps(answer, ensure_ascii=False)))
     elif not options["quiet"]:
         for line in lines(host, reports):
             print(line)

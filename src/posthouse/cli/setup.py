@@ -103,7 +103,8 @@ class Setup:
         options = self.options
         mailbox = _mailbox(options["address"])
         path = profile_path(options)
-        name = profilefile.free_name(options["account"], str(mailbox.address), profilefile.read_existing(path))
+        existing = profilefile.read_existing(path)
+        name = profilefile.free_name(options["account"], str(mailbox.address), existing)
         source = _password_source(options["keep_password"])
         self._check_options()
         offers = self._offers(mailbox)
@@ -125,6 +126,8 @@ class Setup:
         else:
             profilefile.append(path, name, lines, secret="plain" in source)
             self._say("The account {name} stands in {path} now.", name=name, path=path)
+            if existing.accounts and not existing.default:
+                self._say("There are several now: say -A NAME, or put default = NAME at the top of the file.")
             self._say(
                 "Try: {command}", command=f"posthouse {'read list' if 'read' in urls else f'send {mailbox.address}'}"
             )

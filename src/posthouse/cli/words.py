@@ -67,6 +67,9 @@ RUSSIAN: Final[Mapping[str, str]] = {
     "{login} is let in ({how})": "вход {login} принят ({how})",
     "This would stand in {path}:": "Вот что было бы записано в {path}:",
     "The account {name} stands in {path} now.": "Учётная запись {name} записана в {path}.",
+    "There are several now: say -A NAME, or put default = NAME at the top of the file.": (
+        "Теперь их несколько: укажите -A ИМЯ или добавьте в начало файла строку default = ИМЯ."
+    ),
     "Try: {command}": "Попробуйте: {command}",
 }
 

@@ -11,7 +11,7 @@ import asyncio
 import secrets
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -20,6 +20,7 @@ from posthouse.clients.probetalk import Pop3Talk, Secured, SmtpTalk, open_talk, 
 from posthouse.net.dial import Unreachable, is_loopback
 from posthouse.net.tlsprobe import OLD, CertificateFacts, blind, facts_of, only
 from posthouse.net.wire import TlsFailed
+from posthouse.ports.system import SessionObserver
 
 PATIENCE: Final = 15.0  # seconds for one reply: some servers let strangers wait for the greeting
 BANNER: Final = 512  # octets of a banner that is only shown
@@ -74,11 +75,19 @@ class PortReport:
     seconds: float = 0.0
 
 
-async def probe(host: str, services: Sequence[Service], context: ssl.SSLContext, *, seconds: float) -> list[PortReport]:
-    """Looks at all of them for at most so many seconds; `context` is that of a careful client. Raises Failure when the
-    host is not known."""
+async def probe(
+    host: str,
+    services: Sequence[Service],
+    context: ssl.SSLContext,
+    *,
+    seconds: float,
+    watch: Callable[[], SessionObserver] | None = None,
+) -> list[PortReport]:
+    """Looks at all of them for at most so many seconds; `context` is that of a careful client. With `watch`, which
+    gives an observer for each connection, one port after the other. Raises Failure when the host is not known."""
     reports = [PortReport(service) for service in services]
-    tasks = [asyncio.ensure_future(_Look(host, report, context).run()) for report in reports]
+    turn = asyncio.Semaphore(1 if watch is not None else len(reports))
+    tasks = [asyncio.ensure_future(_Look(host, report, context, turn, watch).run()) for report in reports]
     try:
         await asyncio.wait(tasks, timeout=seconds)
     finally:
@@ -97,20 +106,30 @@ async def probe(host: str, services: Sequence[Service], context: ssl.SSLContext,
 class _Look:
     """One port."""
 
-    def __init__(self, host: str, report: PortReport, context: ssl.SSLContext) -> None:
+    def __init__(
+        self,
+        host: str,
+        report: PortReport,
+        context: ssl.SSLContext,
+        turn: asyncio.Semaphore,
+        watch: Callable[[], SessionObserver] | None,
+    ) -> None:
         self.host = host
         self.report = report
         self.service = report.service
         self._context = context
+        self._turn = turn
+        self._watch = watch
 
     async def run(self) -> None:
         """Everything about it. Raises Failure for a host that is not known, nothing else that a server can cause."""
-        begun = time.monotonic()
-        try:
-            await self._all()
-            self.report.finished = True
-        finally:
-            self.report.seconds = time.monotonic() - begun
+        async with self._turn:
+            begun = time.monotonic()
+            try:
+                await self._all()
+                self.report.finished = True
+            finally:
+                self.report.seconds = time.monotonic() - begun
 
     async def _all(self) -> None:
         report = self.report
@@ -162,7 +181,8 @@ class _Look:
             wire.abort()
 
     async def _open(self) -> SmtpTalk | Pop3Talk:
-        return await open_talk(self.service.kind, self.host, self.service.port, PATIENCE)
+        observer = None if self._watch is None else self._watch()
+        return await open_talk(self.service.kind, self.host, self.service.port, PATIENCE, observer)
 
     async def _first(self) -> None:
         """As a careful client: everything that is said, TLS with verification, what is offered within."""

@@ -16,6 +16,7 @@ from posthouse.pop3 import client as pop3
 from posthouse.pop3.commands import Capa, Stls
 from posthouse.pop3.commands import Noop as Pop3Noop
 from posthouse.pop3.commands import Quit as Pop3Quit
+from posthouse.ports.system import SessionObserver
 from posthouse.smtp import client as smtp
 from posthouse.smtp.commands import Ehlo, Expn, Noop, Quit, StartTls, Vrfy
 
@@ -64,6 +65,9 @@ class _Base:
     def close(self) -> None:
         """Drops the connection."""
         self.wire.abort()
+        if self.wire.tap is not None:
+            self.wire.tap.closed()
+            self.wire.tap = None
 
 
 class SmtpTalk(_Base):
@@ -71,7 +75,7 @@ class SmtpTalk(_Base):
 
     def __init__(self, wire: Wire, patience: float) -> None:
         super().__init__(wire, patience)
-        self.core = smtp.SmtpClientCore()
+        self.core = smtp.SmtpClientCore(None if wire.tap is None else wire.tap.received)
         self._events: AsyncGenerator[smtp.Event, None] = wire.events(self.core)
 
     async def greet(self) -> str:
@@ -132,7 +136,7 @@ class Pop3Talk(_Base):
 
     def __init__(self, wire: Wire, patience: float) -> None:
         super().__init__(wire, patience)
-        self.core = pop3.Pop3ClientCore()
+        self.core = pop3.Pop3ClientCore(None if wire.tap is None else wire.tap.received)
         self._events: AsyncGenerator[pop3.Event, None] = wire.events(self.core)
 
     async def greet(self) -> str:
@@ -181,9 +185,14 @@ class Pop3Talk(_Base):
         return event
 
 
-async def open_talk(kind: str, host: str, port: int, patience: float) -> SmtpTalk | Pop3Talk:
+async def open_talk(
+    kind: str, host: str, port: int, patience: float, observer: SessionObserver | None = None
+) -> SmtpTalk | Pop3Talk:
     """Connects; `kind` is smtp or pop3. The greeting is still to be read. Raises Failure."""
     wire = await dial(host, port, patience)
+    if observer is not None:
+        observer.note(f"connect {host} [{wire.peer.host}]:{wire.peer.port}")
+        wire.tap = observer
     return SmtpTalk(wire, patience) if kind == "smtp" else Pop3Talk(wire, patience)
 
 

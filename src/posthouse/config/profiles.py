@@ -163,9 +163,9 @@ def _default(tables: Mapping[str, Any], found: Mapping[str, Any], checker: Check
 def _at_home(account: Account, folder: Path) -> Account:
     """Relative paths count from the file that has them."""
     if account.cacert:
-        account.cacert = str(folder / Path(account.cacert).expanduser())
+        account.cacert = str(folder / account.cacert)
     if account.password.file:
-        account.password = PasswordSource(file=str(folder / Path(account.password.file).expanduser()))
+        account.password = PasswordSource(file=str(folder / account.password.file))
     return account
 
 
@@ -242,6 +242,8 @@ def _password(value: object) -> PasswordSource:
             raise Wrong(f"{name} can only be true")
     elif not isinstance(given, str) or not given:
         raise Wrong(f"{name} is a text in quotation marks that is not empty")
+    elif name == "file":
+        given = str(_home(given))
     return replace(PasswordSource(), **{name: given})
 
 
@@ -269,6 +271,7 @@ def _store(value: object) -> str:
     kind, _, path = text.partition(":")
     if kind not in ("maildir", "mbox") or not path:
         raise Wrong(f'"{text}" is no place for mail; write maildir:DIR or mbox:FILE')
+    _home(path)
     return text
 
 
@@ -282,7 +285,15 @@ def _path(value: object) -> str:
     text = _text(value)
     if not text:
         raise Wrong("is the name of a file")
-    return text
+    return str(_home(text))
+
+
+def _home(path: str) -> Path:
+    """The path with `~` filled in."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise Wrong(f"begins with {path.partition('/')[0]}, which is nobody's home") from None
 
 
 def _pin(value: object) -> str:
