@@ -25,11 +25,11 @@ from tests.system.server import Endpoint, Server, find_command
 Done = tuple[int, dict[str, Any]]
 
 
-def probe(*arguments: str, host: str = "localhost", timeout: float = 20) -> Done:
+def probe(*arguments: str, host: str = "localhost", within: float = 20) -> Done:
     """Exit code and answer; standard error is silent and nothing is beyond its time."""
     begun = time.monotonic()
-    done = run([find_command(), "probe", host, "--json", "--timeout", str(timeout), *arguments], timeout=50)
-    assert done.stderr == b"" and time.monotonic() - begun < timeout + 4
+    done = run([find_command(), "probe", host, "--json", "--within", str(within), *arguments], timeout=50)
+    assert done.stderr == b"" and time.monotonic() - begun < within + 4
     answer = json.loads(done.stdout)
     assert answer["code"] == done.returncode
     return done.returncode, answer
@@ -312,11 +312,11 @@ def no_handshake(talk: Talk) -> None:
 )
 def test_a_hostile_server(good: Made, protocol: str, script: Callable[[Talk], None], trouble: str) -> None:
     """Ends in time, tells why it went no further, prints nothing that drives a terminal."""
-    _, answer = look(script, good, protocol, timeout=4)
+    _, answer = look(script, good, protocol, within=4)
     port = answer["ports"][0]
     assert port["state"] == "open" and trouble in (port["trouble"] or "")
     with ScriptedServer(script) as server:
-        done = run([find_command(), "probe", "localhost", f"--port={protocol}={server.port}", "--timeout", "2"])
+        done = run([find_command(), "probe", "localhost", f"--port={protocol}={server.port}", "--within", "2"])
     assert done.returncode in (0, 1) and b"\x1b" not in done.stdout and done.stderr == b""
 
 
@@ -327,7 +327,7 @@ def test_a_greeting_cut_at_every_octet(good: Made) -> None:
 
 def test_a_silent_server_costs_its_time_and_no_more(good: Made) -> None:
     begun = time.monotonic()
-    code, answer = look(lambda talk: talk.rest(), good, timeout=1)  # type: ignore[arg-type]
+    code, answer = look(lambda talk: talk.rest(), good, within=1)  # type: ignore[arg-type]
     assert time.monotonic() - begun < 4 and answer["ports"][0]["finished"] is False and code == 0
 
 

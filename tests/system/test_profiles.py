@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import textwrap
@@ -320,15 +319,13 @@ def test_a_profile_that_can_only_send(tmp_path: Path) -> None:
 
 
 def on_terminal(folder: Path, command: Sequence[str], talk: Callable[[pexpect.spawn], None]) -> None:
-    os.environ["XDG_CONFIG_HOME"] = str(folder)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(folder))
         with terminal(command, folder) as child:
             talk(child)
             child.expect(pexpect.EOF)
             child.wait()
             assert child.exitstatus == 0, child.before
-    finally:
-        del os.environ["XDG_CONFIG_HOME"]
 
 
 @pytest.mark.parametrize("asked", [True, False])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -439,30 +440,51 @@ def test_the_keyring_gets_the_password(tmp_path: Path) -> None:
     assert "keyring = true" in (tmp_path / "posthouse" / "config.toml").read_text()
 
 
-def test_the_password_is_asked_for_on_a_terminal(home: Home) -> None:
-    command = home.net.inside([find_command(), "setup", "anna@strange.test"])
-    command += ["--cacert", str(home.net.folder / "ca.pem")]
-    talk(command, home, "y", PASSWORD, lambda child: child.expect_exact("The account anna stands in"))
+ENGLISH = ("Send the password there? [n]: ", "Password for anna@strange.test: ", "The account anna stands in")
+RUSSIAN = ("Послать пароль туда? [n]: ", "Пароль для anna@strange.test: ", "Учётная запись anna записана в")
+
+
+@pytest.mark.parametrize(("language", "words"), [("C.UTF-8", ENGLISH), ("ru_RU.UTF-8", RUSSIAN)])
+def test_the_dialogue_on_a_terminal(home: Home, language: str, words: tuple[str, str, str]) -> None:
+    with talking(home, language) as child:
+        for prompt, answer in zip(words[:2], ("y", PASSWORD), strict=True):
+            child.expect_exact(prompt)
+            child.sendline(answer)
+        child.expect_exact(words[2])
+        child.expect(pexpect.EOF)
+        assert PASSWORD not in child.before
     assert home.account()["send"] == "smtps://mail.other.test"
 
 
 def test_a_no_ends_it(home: Home) -> None:
-    command = home.net.inside([find_command(), "setup", "anna@strange.test"])
-    talk(command, home, "", "", lambda child: child.expect_exact("nothing was written"))
+    with talking(home, "C.UTF-8") as child:
+        child.expect_exact(ENGLISH[0])
+        child.sendline("")
+        child.expect_exact("nothing was written")
+        child.expect(pexpect.EOF)
     assert not home.file.exists()
 
 
-def talk(command: list[str], home: Home, agrees: str, password: str, then: Callable[[Any], None]) -> None:
-    child = pexpect.spawn(command[0], command[1:], env=home.env(), encoding="utf-8", timeout=20, dimensions=(40, 250))
+def test_the_end_of_input_ends_it(home: Home) -> None:
+    with talking(home, "C.UTF-8") as child:
+        child.expect_exact(ENGLISH[0])
+        child.sendeof()
+        child.expect_exact("The input ended. Nothing was written.")
+        child.expect(pexpect.EOF)
+        child.wait()
+        assert child.exitstatus == 64 and not home.file.exists()
+
+
+@contextlib.contextmanager
+def talking(home: Home, language: str) -> Iterator[Any]:
+    """`posthouse setup` on a terminal of its own, for an address whose server only DNS names."""
+    command = home.net.inside([find_command(), "setup", "anna@strange.test"])
+    command += ["--cacert", str(home.net.folder / "ca.pem")]
+    env = home.env() | {"LANG": language}
+    child = pexpect.spawn(command[0], command[1:], env=env, encoding="utf-8", timeout=20, dimensions=(40, 250))
     child.delaybeforesend = None
     try:
-        child.expect_exact("Send the password there? [n]: ")
-        child.sendline(agrees)
-        if agrees:
-            child.expect_exact("Password for anna@strange.test: ")
-            child.sendline(password)
-        then(child)
-        child.expect(pexpect.EOF)
+        yield child
     finally:
         child.close(force=True)
 

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from posthouse.cli.account import default_path
 from posthouse.config.load import ConfigError
-from posthouse.config.profiles import default_path, load, parse
+from posthouse.config.profiles import load, parse
 
 GOOD = """\
 default = "x"

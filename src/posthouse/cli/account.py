@@ -33,7 +33,7 @@ def find_account(options: dict[str, Any], *, needed: bool = True) -> Account | N
         return None
     path = _named_file(options)
     usual = path is None
-    path = path or _default_path()
+    path = path or default_path()
     if usual and not path.is_file():
         if name:
             raise Problem(Exit.CONFIG, f"There is no profile {path} yet: posthouse setup ADDRESS makes one.")
@@ -54,20 +54,22 @@ def _named_file(options: dict[str, Any]) -> Path | None:
 
 def profile_path(options: dict[str, Any]) -> Path:
     """The profile file that the options mean, whether it is there or not."""
-    return _named_file(options) or _default_path()
+    return _named_file(options) or default_path()
 
 
-def _default_path() -> Path:
-    """As `config.profiles.default_path`, which takes a while to load, knows it for most people."""
-    if sys.platform in ("win32", "darwin"):
-        from posthouse.config.profiles import default_path
-
-        return default_path()
-    base = os.environ.get("XDG_CONFIG_HOME", "")
+def default_path() -> Path:
+    """The usual place of the file on this system."""
     try:
-        return (Path(base) if base.startswith("/") else Path.home() / ".config") / "posthouse" / "config.toml"
+        if sys.platform == "win32":
+            folder = Path(os.environ.get("APPDATA") or Path.home() / "AppData" / "Roaming") / "Posthouse"
+        elif sys.platform == "darwin":
+            folder = Path.home() / "Library" / "Application Support" / "Posthouse"
+        else:
+            base = os.environ.get("XDG_CONFIG_HOME", "")
+            folder = (Path(base) if base.startswith("/") else Path.home() / ".config") / "posthouse"
     except RuntimeError:  # a user without a home, as in some containers, has no profile either
-        return Path("/nonexistent")
+        folder = Path("/nonexistent")
+    return folder / "config.toml"
 
 
 def load_profiles(path: Path) -> Profiles:

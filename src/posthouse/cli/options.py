@@ -18,6 +18,9 @@ CONFIG: Final = click.option(
     metavar="FILE",
     help="The file with your accounts; else config.toml in the usual place for programs' settings.",
 )
+TIMEOUT: Final = click.option(
+    "--timeout", type=click.FloatRange(min=0.1), default=None, metavar="S", help="Seconds to wait each time."
+)
 VERBOSE: Final = click.option(
     "-v", "--verbose", count=True, help="Print the dialogue with the server on standard error; -vv its certificate too."
 )
@@ -58,9 +61,7 @@ def server_options(url: str = "") -> Callable[[Command], Command]:
         click.option("-u", "--user", default="", metavar="USER", help="The login name."),
         click.option("--password-stdin", is_flag=True, help="The first line of standard input is the password."),
         click.option("--insecure-auth", is_flag=True, help="Send the password in clear, outside this machine too."),
-        click.option(
-            "--timeout", type=click.FloatRange(min=0.1), default=None, metavar="S", help="Seconds to wait each time."
-        ),
+        TIMEOUT,
         tls_options,
         VERBOSE,
         *OUTPUT,

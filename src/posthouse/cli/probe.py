@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from posthouse.cli.exits import Exit, Problem, Verb, finish, problem_of
-from posthouse.cli.options import VERBOSE, output_options
+from posthouse.cli.options import TIMEOUT, VERBOSE, output_options
 
 if TYPE_CHECKING:
     from posthouse.clients.probe import PortReport, Service
     from posthouse.net.tlsprobe import CertificateFacts
 
-SECONDS: Final = 30.0
+WITHIN: Final = 30.0
 WIDEST: Final = 100  # columns
 INDENT: Final = 14
 MOST_LINES: Final = 12  # of one detail
@@ -34,11 +34,11 @@ MOST_LINES: Final = 12  # of one detail
     help="Look at this instead of the usual ports (repeat it): smtp=2525, pop3=2110.",
 )
 @click.option(
-    "--timeout",
+    "--within",
     type=click.FloatRange(min=0.5, max=600),
-    default=SECONDS,
+    default=WITHIN,
     metavar="S",
-    help=f"Seconds for all of it ({SECONDS:g}); what was found until then is told.",
+    help=f"Seconds for all of it ({WITHIN:g}); what was found until then is told.",
 )
 @click.option(
     "--cacert",
@@ -46,6 +46,7 @@ MOST_LINES: Final = 12  # of one detail
     metavar="FILE",
     help="Believe the authorities in this PEM file instead of the system's.",
 )
+@TIMEOUT
 @VERBOSE
 @output_options
 def probe(**options: Any) -> None:
@@ -69,6 +70,7 @@ def probe(**options: Any) -> None:
 def _run(options: dict[str, Any]) -> int:
     from posthouse.cli.helpers import transcript
     from posthouse.clients.failure import Failure
+    from posthouse.clients.probe import PATIENCE
     from posthouse.clients.probe import probe as look
     from posthouse.mail.charsets import escape_json
     from posthouse.net.tlsprobe import verifying
@@ -82,8 +84,9 @@ def _run(options: dict[str, Any]) -> int:
         text = f"{options['cacert']} is not there, or holds no certificates that can be read."
         raise Problem(Exit.NO_INPUT, text) from error
     watch = transcript if options["verbose"] else None
+    patience = options["timeout"] or PATIENCE
     try:
-        reports = asyncio.run(look(host, services, context, seconds=options["timeout"], watch=watch))
+        reports = asyncio.run(look(host, services, context, within=options["within"], patience=patience, watch=watch))
     except Failure as failure:
         raise problem_of(failure, "") from failure
     code = _code(reports)

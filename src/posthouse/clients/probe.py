@@ -80,16 +80,18 @@ async def probe(
     services: Sequence[Service],
     context: ssl.SSLContext,
     *,
-    seconds: float,
+    within: float,
+    patience: float = PATIENCE,
     watch: Callable[[], SessionObserver] | None = None,
 ) -> list[PortReport]:
-    """Looks at all of them for at most so many seconds; `context` is that of a careful client. With `watch`, which
-    gives an observer for each connection, one port after the other. Raises Failure when the host is not known."""
+    """Looks at all of them, `within` so many seconds, of which each wait takes at most `patience`; `context` is that
+    of a careful client. With `watch`, which gives an observer for each connection, one port after the other. Raises
+    Failure when the host is not known."""
     reports = [PortReport(service) for service in services]
     turn = asyncio.Semaphore(1 if watch is not None else len(reports))
-    tasks = [asyncio.ensure_future(_Look(host, report, context, turn, watch).run()) for report in reports]
+    tasks = [asyncio.ensure_future(_Look(host, report, context, turn, patience, watch).run()) for report in reports]
     try:
-        await asyncio.wait(tasks, timeout=seconds)
+        await asyncio.wait(tasks, timeout=within)
     finally:
         for task in tasks:
             task.cancel()
@@ -112,6 +114,7 @@ class _Look:
         report: PortReport,
         context: ssl.SSLContext,
         turn: asyncio.Semaphore,
+        patience: float,
         watch: Callable[[], SessionObserver] | None,
     ) -> None:
         self.host = host
@@ -119,6 +122,7 @@ class _Look:
         self.service = report.service
         self._context = context
         self._turn = turn
+        self._patience = patience
         self._watch = watch
 
     async def run(self) -> None:
@@ -168,11 +172,11 @@ class _Look:
         report.state = "closed" if isinstance(cause, Unreachable) and cause.refused else "silent"
 
     async def _only_open(self) -> None:
-        wire = await dial(self.host, self.service.port, PATIENCE)
+        wire = await dial(self.host, self.service.port, self._patience)
         self.report.state = "open"
         try:
             if not self.service.at_once:
-                wire.patience = 3.0
+                wire.patience = min(3.0, self._patience)
                 octets = await wire.read()
                 self.report.greeting = octets[:BANNER].split(b"\n")[0].decode("utf-8", "replace").strip()
         except TimeoutError:
@@ -182,7 +186,7 @@ class _Look:
 
     async def _open(self) -> SmtpTalk | Pop3Talk:
         observer = None if self._watch is None else self._watch()
-        return await open_talk(self.service.kind, self.host, self.service.port, PATIENCE, observer)
+        return await open_talk(self.service.kind, self.host, self.service.port, self._patience, observer)
 
     async def _first(self) -> None:
         """As a careful client: everything that is said, TLS with verification, what is offered within."""
@@ -211,7 +215,7 @@ class _Look:
     async def _go_over(self, talk: SmtpTalk | Pop3Talk, context: ssl.SSLContext, *, verified: bool) -> None:
         """The handshake, the certificate, and what is offered within."""
         report = self.report
-        report.secured = await secure(talk, self.host, context, PATIENCE)
+        report.secured = await secure(talk, self.host, context, self._patience)
         report.verified = verified
         if report.secured.certificate is not None:
             report.certificate = facts_of(report.secured.certificate)
@@ -262,7 +266,7 @@ class _Look:
         if talk is None:
             return False
         try:
-            await secure(talk, self.host, context, PATIENCE)
+            await secure(talk, self.host, context, self._patience)
         except TlsFailed:
             return False
         finally:
@@ -280,7 +284,7 @@ class _Look:
         try:
             assert isinstance(talk, SmtpTalk), "POP3 has no such commands"
             if self.service.at_once:
-                await secure(talk, self.host, blind(), PATIENCE)
+                await secure(talk, self.host, blind(), self._patience)
             await talk.greet()
             await talk.features()
             invented = await talk.verify(f"nobody-{secrets.token_hex(6)}")
@@ -304,8 +308,8 @@ class _Look:
             self.report.injectable = False
             return
         try:
-            await secure(talk, self.host, blind(), PATIENCE)
-            talk.patience = talk.wire.patience = 3.0
+            await secure(talk, self.host, blind(), self._patience)
+            talk.patience = talk.wire.patience = min(3.0, self._patience)
             self.report.injectable = await talk.farewell() > 1
         except (TlsFailed, Failure):
             self.report.injectable = False

@@ -6,7 +6,6 @@ that may hold a password stands in an error.
 
 from __future__ import annotations
 
-import os
 import re
 import stat
 import sys
@@ -93,16 +92,6 @@ def section(name: str) -> Section:
 
     defaults = {"password": "{ prompt = true }", "keep": '"forever"', "trusted": "[]"}
     return Section(f"account.{name}", Account.__doc__ or "", SETTINGS, defaults, build, required=("address",))
-
-
-def default_path() -> Path:
-    """The usual place of the file on this system."""
-    if sys.platform == "win32":
-        return Path(os.environ.get("APPDATA") or Path.home() / "AppData" / "Roaming") / "Posthouse" / "config.toml"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Application Support" / "Posthouse" / "config.toml"
-    base = os.environ.get("XDG_CONFIG_HOME", "")
-    return (Path(base) if base.startswith("/") else Path.home() / ".config") / "posthouse" / "config.toml"
 
 
 def load(path: Path) -> Profiles:
