@@ -15,6 +15,7 @@ from posthouse.policy.access import (
     RELAY,
     THIS_MACHINE,
     TRUSTED,
+    UNLIMITED,
     Access,
     read_network,
     read_rights,
@@ -68,7 +69,7 @@ def test_two_networks_are_built_in(host: str, rights: object) -> None:
 def test_nobody_relays_without_a_login_and_strangers_send_no_clear_passwords() -> None:
     """Catches an open relay by default, and a password that anybody on the way can read."""
     assert RELAY not in EVERYBODY | LOOPBACK
-    assert {CLEAR, AUTH25, TRUSTED, "lmtp"}.isdisjoint(EVERYBODY)
+    assert {CLEAR, AUTH25, TRUSTED, UNLIMITED, "lmtp"}.isdisjoint(EVERYBODY)
     assert {"smtp", "submission", "pop3", LOCAL, LOGIN_RELAY} == EVERYBODY
 
 

@@ -144,6 +144,12 @@ def test_all_errors_are_told_at_once_with_their_lines() -> None:
         ('[smtp]\nmessage = "9999T"', "smtp.message", "out of bounds"),
         ("[smtp]\nmessage = [1]", "smtp.message", "is not a size"),
         ('[smtp]\ntrusted = ["10.0.0.0/8"]', "smtp.trusted", "posthouse network add NETWORK --allow trusted"),
+        (
+            '[limits]\nnetworks = ["10.0.0.0/8"]',
+            "limits.networks",
+            "posthouse network add NETWORK --allow unlimited",
+        ),
+        ("[limits]\nlocal = []", "limits.local", "posthouse network add 127.0.0.0/8 --deny unlimited"),
         ('[dns]\nservers = "192.0.2.53"', "dns.servers", "is not a list"),
         ('[submission]\nsender = "refused"', "submission.sender", '"refuse" or "add-sender" or "off"'),
         ('[dns]\nservers = ["ns.example"]', "dns.servers", "is not an IP address"),

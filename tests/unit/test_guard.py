@@ -11,9 +11,11 @@ from posthouse.config.limits import LimitSettings, SendingSettings
 from posthouse.mail.reply import Fault, Unavailable
 from posthouse.net.wire import Wire
 from posthouse.observe.log import QuietLog
+from posthouse.policy.access import Access
 from posthouse.policy.guard import Guard
 from posthouse.ports.bans import Ban, BanStore, Changes
 from posthouse.ports.gate import Refusal
+from posthouse.ports.store import Network
 from posthouse.store import open_bans
 from posthouse.store.sqlite.bans import NAME
 from tests.transcript_runner import MemoryTransport
@@ -53,14 +55,39 @@ class Told(QuietLog):
     warning = error = info
 
 
+class Named:
+    """Networks with names, which may be unreadable."""
+
+    def __init__(self, *rows: Network) -> None:
+        self.rows = rows
+        self.readable = True
+
+    def networks(self) -> tuple[Network, ...]:
+        if not self.readable:
+            raise Unavailable(Fault.STORAGE)
+        return self.rows
+
+
 def guard(clock: Clock, store: BanStore | None, log: Told | None = None) -> Guard:
-    return Guard(LimitSettings(), SendingSettings(), clock=clock, random=Seeded(), log=log or Told(), store=store)
+    return guard_with(Named(), clock, store, log)
 
 
-def attack(one: Guard, host: str = "192.0.2.7") -> None:
+def guard_with(named: Named, clock: Clock, store: BanStore | None = None, log: Told | None = None) -> Guard:
+    return Guard(
+        LimitSettings(address_connections=1),
+        SendingSettings(),
+        access=Access(named, clock),
+        clock=clock,
+        random=Seeded(),
+        log=log or Told(),
+        store=store,
+    )
+
+
+def attack(one: Guard, host: str = "192.0.2.7", secret: str = "hunter2-secret") -> None:
     for number in range(5):
         one.ask("pop3", host, f"user{number}@example.org")
-        one.failed("pop3", host, f"user{number}@example.org", "hunter2-secret")
+        one.failed("pop3", host, f"user{number}@example.org", secret)
 
 
 async def test_a_restart_keeps_bans_owners_and_what_was_sent(tmp_path: Path) -> None:
@@ -160,3 +187,55 @@ async def test_a_held_connection_is_not_read() -> None:
     assert wire._reading_paused
     await held
     assert not wire._reading_paused
+
+
+OFFICE = Network("192.0.2.0/24", ("smtp", "pop3", "unlimited"))
+
+
+def test_a_network_named_unlimited_is_delayed_and_never_banned_nor_counted() -> None:
+    """Would catch a second list of networks: the named ones decide, and a change counts for the next connection."""
+    named = Named(OFFICE)
+    one = guard_with(named, Clock())
+    assert [one.enter("192.0.2.7") for _ in range(3)] == [None] * 3
+    attack(one)
+    assert one.enter("192.0.2.7") is None, "five accounts failed, and it is let in"
+    assert len(one.logins.bans) == 0
+    delays = []
+    for number in range(8):
+        delays.append(one.ask("pop3", "192.0.2.7", WHO).delay)
+        one.failed("pop3", "192.0.2.7", WHO, f"wrong{number}")
+    assert delays[-1] > 0, "but not at once, when it goes on guessing"
+    named.rows = ()
+    assert one.enter("192.0.2.7") is Refusal.CROWDED
+    attack(one, secret="another")
+    assert one.enter("192.0.2.7") is Refusal.BANNED
+
+
+def test_a_connection_leaves_the_count_whatever_its_rights_became() -> None:
+    """Would catch a count that never goes back to nothing, or below it."""
+    named = Named(OFFICE)
+    one = guard_with(named, Clock())
+    for _ in range(3):
+        one.enter("192.0.2.7")
+    named.rows = ()
+    for _ in range(3):
+        one.leave("192.0.2.7")
+    assert not one.connections.addresses and not one.connections.networks
+    assert one.enter("192.0.2.7") is None
+
+
+def test_this_machine_can_lose_its_right() -> None:
+    named = Named(Network("127.0.0.0/8", ("smtp",)))
+    one = guard_with(named, Clock())
+    assert [one.enter("127.0.0.1") for _ in range(2)] == [None, Refusal.CROWDED]
+    assert [one.enter("::1") for _ in range(2)] == [None, None]
+    assert [one.enter("") for _ in range(2)] == [None, None], "a local socket always has it"
+
+
+def test_limits_hold_while_no_network_can_be_read() -> None:
+    """Would catch a connection that ends in a traceback, and a stranger who is let in without limit."""
+    named = Named(OFFICE)
+    named.readable = False
+    one = guard_with(named, Clock())
+    assert [one.enter("192.0.2.7") for _ in range(2)] == [None, Refusal.CROWDED]
+    assert [one.enter("127.0.0.1") for _ in range(2)] == [None, None]

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from posthouse.config.limits import LimitSettings
+from posthouse.net.system import SystemClock
+from posthouse.policy.access import Access
 from posthouse.policy.bans import ADMINISTRATOR, Bans, place_name
 from posthouse.policy.logins import SLOWEST, LoginGuard, login_key
 from posthouse.policy.places import Places
 from posthouse.ports.bans import Ban
+from posthouse.ports.store import Network
 
-PLACES = Places(("127.0.0.0/8", "::1/128", "10.1.0.0/16"))
+
+class Office:
+    """The one named network of these tests."""
+
+    def networks(self) -> tuple[Network, ...]:
+        return (OFFICE,)
+
+
+OFFICE = Network("10.1.0.0/16", ("pop3", "unlimited"))
+PLACES = Places(Access(Office(), SystemClock()).is_unlimited)
 HERE, THERE, V6 = PLACES.of("192.0.2.7"), PLACES.of("198.51.100.9"), PLACES.of("2001:db8:1:2::3")
 LIMITS = LimitSettings()
 WHO = "anna@example.org"

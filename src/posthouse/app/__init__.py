@@ -152,9 +152,11 @@ class App:
         return make_router(config, self._store, self._data, self._resolver.mail, self._random, self._directory)
 
     def _open_guard(self, config: Config) -> Guard:
+        assert self._access is not None, "the rights of networks come first"
         guard = Guard(
             config.limits,
             config.sending,
+            access=self._access,
             clock=self._clock,
             random=self._random,
             log=self._log,

@@ -69,9 +69,11 @@ def network_add(
       auth25       log in by smtp
       clear        send passwords without encryption
       trusted      have bare line feeds put right and pipeline against the rules
+      unlimited    open connections without limit, and be delayed, never banned,
+                   for failed logins
 
     \b
-    posthouse network add 10.0.0.0/8 --allow relay,trusted
+    posthouse network add 10.0.0.0/8 --allow relay,trusted,unlimited
     posthouse network add 2001:db8:7::/48 --allow clear --for 12h
     posthouse network add 203.0.113.9 --deny connect --note "attacks"
     """

@@ -24,27 +24,9 @@ def span(help: str, source: str, low: float, high: float) -> Setting:
 @dataclass(slots=True)
 class LimitSettings:
     """Connections and failed logins: what one address, one network and one account may do before it is slowed, put
-    off or banned. A network is an IPv4 /24 or an IPv6 /64; for bans an IPv6 /64 counts as one address."""
+    off or banned. A network is an IPv4 /24 or an IPv6 /64; for bans an IPv6 /64 counts as one address. Whom all this
+    passes over has the right `unlimited`: posthouse network."""
 
-    local: Annotated[
-        tuple[str, ...],
-        Setting(
-            Kind.NETWORKS,
-            "What counts as this machine itself in this section: no limit of connections but the one of all together, "
-            "and failed logins are delayed, never banned. A local socket always counts. Behind a proxy on this machine "
-            "everybody seems to come from here: then the proxy must set the limits.",
-            source="the loopback networks of RFC 1122 §3.2.1.3 and RFC 4291 §2.5.3",
-        ),
-    ] = ("127.0.0.0/8", "::1/128")
-    networks: Annotated[
-        tuple[str, ...],
-        Setting(
-            Kind.NETWORKS,
-            "Networks that are treated the same, such as an office whose people share one address: one telephone with "
-            "an old password must not lock all of them out.",
-            source="nobody but you knows them",
-        ),
-    ] = ()
     address_connections: Annotated[
         int,
         limit("Connections from one address at once.", "Postfix smtpd_client_connection_count_limit 50; mox 30"),

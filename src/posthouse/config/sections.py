@@ -185,6 +185,11 @@ SECTIONS: Final[Mapping[str, Section]] = {
 MOVED: Final[Mapping[str, str]] = {
     "smtp.trusted": "networks are named with a command now, beside the running server too. Remove this setting and run "
     "for each network: posthouse network add NETWORK --allow trusted",
+    "limits.networks": "networks are named with a command now, beside the running server too. Remove this setting and "
+    "run for each network: posthouse network add NETWORK --allow unlimited (with --replace and all its rights where it "
+    "is named already)",
+    "limits.local": "whether the limits pass over this machine is a right of its network now, which it has. Remove "
+    "this setting; what it left out loses the right with: posthouse network add 127.0.0.0/8 --deny unlimited",
 }
 """What became of settings that are no more."""
 

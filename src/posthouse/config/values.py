@@ -36,7 +36,6 @@ class Kind(StrEnum):
     MAILBOX = "mail address"
     ADDRESS = "address to listen on"
     SERVERS = "list of addresses"
-    NETWORKS = "list of networks"
     SCHEDULE = "timetable"
 
 
@@ -246,16 +245,6 @@ def split_host_port(text: str) -> tuple[str, int | None]:
     return host, int(port)
 
 
-def _networks(setting: Setting, value: object) -> tuple[str, ...]:
-    networks = []
-    for item in _list(value):
-        try:
-            networks.append(str(ipaddress.ip_network(item)))
-        except ValueError as error:
-            raise Wrong(f"{_quote(item)} is not a network ({error}); write one such as 192.0.2.0/24") from None
-    return tuple(networks)
-
-
 def _schedule(setting: Setting, value: object) -> str:
     text = _text(setting, value)
     try:
@@ -275,7 +264,6 @@ _READERS: Final[Mapping[Kind, Callable[[Setting, object], object]]] = MappingPro
         Kind.MAILBOX: _mailbox,
         Kind.ADDRESS: _address,
         Kind.SERVERS: _servers,
-        Kind.NETWORKS: _networks,
         Kind.SCHEDULE: _schedule,
     }
 )
@@ -303,7 +291,6 @@ _ALLOWED: Final[Mapping[Kind, Callable[[Setting], str]]] = MappingProxyType(
         Kind.MAILBOX: lambda s: f'an address such as "anna@example.org"{f" (empty: {s.empty})" if s.empty else ""}',
         Kind.ADDRESS: lambda s: 'an IP address, "localhost", or "*" for all addresses',
         Kind.SERVERS: lambda s: f"IP addresses, with :port if it is not 53{f' (none: {s.empty})' if s.empty else ''}",
-        Kind.NETWORKS: lambda s: 'networks such as "192.0.2.0/24" or "2001:db8::/32"',
         Kind.SCHEDULE: lambda s: '"default", "classic", or times such as "1m 5m 1h, every 3h, until 4d, notice 4h"',
     }
 )

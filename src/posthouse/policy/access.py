@@ -24,6 +24,7 @@ LOGIN_RELAY: Final = "login-relay"
 AUTH25: Final = "auth25"
 CLEAR: Final = "clear"
 TRUSTED: Final = "trusted"
+UNLIMITED: Final = "unlimited"
 
 MEANINGS: Final[Mapping[str, str]] = {
     "smtp": "connect by SMTP",
@@ -36,6 +37,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     AUTH25: "log in by SMTP (port 25), where servers talk to each other",
     CLEAR: "send passwords without encryption",
     TRUSTED: "have bare line feeds put right and pipeline against the rules",
+    UNLIMITED: "open connections without limit, and be delayed, never banned, for failed logins",
 }
 """Every right, in words that continue "may"."""
 
@@ -171,6 +173,14 @@ class Access:
                 self._known.clear()
             known = self._known[host] = self._table.find(read_address(host))
         return known
+
+    def is_unlimited(self, host: str) -> bool:
+        """Whether the limits for each address and network, and bans for failed logins, pass over this peer. It is asked
+        before anything else, so it always has an answer: as long as no network could be read, the built-in one."""
+        try:
+            return self.rights(host).may(UNLIMITED)
+        except Unavailable:
+            return self._table.find(read_address(host)).may(UNLIMITED)
 
     def _now(self) -> tuple[Network, ...]:
         """The named networks; those known last when the store cannot be read. Raises Unavailable when none are."""

@@ -15,6 +15,7 @@ from typing import Final
 from posthouse.config.limits import LimitSettings, SendingSettings
 from posthouse.mail.reply import Unavailable
 from posthouse.observe.log import Log
+from posthouse.policy.access import Access
 from posthouse.policy.bans import moved
 from posthouse.policy.logins import Attempt, LoginGuard
 from posthouse.policy.places import Places
@@ -29,14 +30,15 @@ KEY: Final = 32  # octets of the key under which passwords are told apart
 
 
 class Guard:
-    """The guard of a server (`ports.Gate`, and what `servers` ask about logins). Without a `store` it forgets all at
-    its end."""
+    """The guard of a server (`ports.Gate`, and what `servers` ask about logins). `access` says whom the limits pass
+    over. Without a `store` it forgets all at its end."""
 
     def __init__(
         self,
         limits: LimitSettings,
         sending: SendingSettings,
         *,
+        access: Access,
         clock: Clock,
         random: Random,
         log: Log,
@@ -46,7 +48,7 @@ class Guard:
         self._clock = clock
         self._log = log
         self._store = store
-        self._places = Places((*limits.local, *limits.networks))
+        self._places = Places(access.is_unlimited)
         self.connections = Connections(limits)
         self.logins = LoginGuard(limits, random.octets(KEY))
         self.sending = Sending(sending, self._sent)
@@ -56,7 +58,6 @@ class Guard:
     def configure(self, limits: LimitSettings, sending: SendingSettings) -> None:
         """Goes by other settings from now on; what was counted stays."""
         self._limits = limits
-        self._places = Places((*limits.local, *limits.networks))
         self.connections.configure(limits)
         self.logins.configure(limits)
         self.sending.configure(sending)
@@ -78,7 +79,7 @@ class Guard:
 
     def leave(self, host: str) -> None:
         """The connection of a peer that was let in is over."""
-        self.connections.leave(self._places.of(host))
+        self.connections.leave(self._places.counted(host))
 
     # Logins
 
