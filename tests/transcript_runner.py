@@ -14,6 +14,7 @@ A transcript is a text file. Its first line names the rule and the RFC. Then:
     !close                the server says nothing more and closes
     !eof                  the client ends its half of the connection
     !drop                 the connection is lost, with what the server said and nobody read
+    !wait seconds         so much time passes for the connection, at once
     !next                 the client comes again: a new connection, the same stage
     !anything else        goes to the stage, with its argument: `!stored test@x.mail ...`
 
@@ -29,6 +30,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
+from posthouse.net.buffers import Buffers
 from posthouse.net.wire import Wire
 
 PATIENCE: Final = 5.0  # seconds a line may take; only a failing test waits so long
@@ -119,7 +121,7 @@ class Client:
 
     def __init__(self, session: Session, peer: str) -> None:
         self.transport = MemoryTransport((peer, 40000))
-        self.wire = Wire(memoryview(bytearray(65536)))
+        self.wire = Wire(Buffers())
         self.wire.connection_made(cast(asyncio.Transport, self.transport))
         self.task = asyncio.ensure_future(session(self.wire))
         self.task.add_done_callback(lambda _: self.transport.changed.set())
@@ -243,6 +245,8 @@ class _Play:
             await client.closes()
         elif name == "eof":
             client.end()
+        elif name == "wait":
+            await pass_time(float(argument))
         else:
             await client.leave()
             client.transport.out.clear()
@@ -268,7 +272,16 @@ class _Play:
         self._client = None
 
 
-_OF_CLIENT: Final = frozenset({"close", "eof", "drop"})
+async def pass_time(seconds: float) -> None:
+    """Sets the event loop's clock ahead: what was due meanwhile happens now."""
+    loop = asyncio.get_running_loop()
+    before = loop.time
+    cast(Any, loop).time = lambda: before() + seconds
+    for _ in range(10):  # a timer that rings may set another, and sessions have their turns
+        await asyncio.sleep(0)
+
+
+_OF_CLIENT: Final = frozenset({"close", "eof", "drop", "wait"})
 _EXPECT: Final[dict[str, Callable[[str, str], bool]]] = {
     "S:": lambda said, text: said == text,
     "S~": lambda said, text: said.startswith(text),

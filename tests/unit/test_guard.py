@@ -9,6 +9,7 @@ from typing import cast
 
 from posthouse.config.limits import LimitSettings, SendingSettings
 from posthouse.mail.reply import Fault, Unavailable
+from posthouse.net.buffers import Buffers
 from posthouse.net.wire import Wire
 from posthouse.observe.log import QuietLog
 from posthouse.policy.access import Access
@@ -179,7 +180,7 @@ async def test_what_cannot_be_written_is_tried_again(tmp_path: Path) -> None:
 
 async def test_a_held_connection_is_not_read() -> None:
     """Would catch a delayed login whose peer fills our memory meanwhile."""
-    wire = Wire(memoryview(bytearray(65536)))
+    wire = Wire(Buffers())
     transport = MemoryTransport(("127.0.0.1", 4000))
     wire.connection_made(cast(asyncio.Transport, transport))
     held = asyncio.ensure_future(wire.hold(0.05))

@@ -10,6 +10,7 @@ import pytest
 
 from posthouse.mail.limits import Pop3Limits
 from posthouse.mail.reply import Fault
+from posthouse.net.buffers import Buffers
 from posthouse.pop3.maildrop import Snapshot
 from posthouse.pop3.server import Pop3ServerCore, State
 from posthouse.ports.store import Store
@@ -366,6 +367,7 @@ async def test_a_session_that_waits_costs_little() -> None:
     stage = Pop3Stage()
     stage.store.add(LETTER)
     server = stage.build({})
+    buffers = Buffers()
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     clients = [Client(server.session, "127.0.0.1") for _ in range(50)]
@@ -375,6 +377,7 @@ async def test_a_session_that_waits_costs_little() -> None:
         stage.store.locked = False
         client.transport.out.clear()
         # The stage's client has a buffer of its own; real wires share one.
+        client.wire._buffers = buffers
         client.wire._shared = memoryview(b"")
     cost = (tracemalloc.get_traced_memory()[0] - before) / len(clients)
     tracemalloc.stop()

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from posthouse.mail.address import Address
+from posthouse.mail.budget import Budget
 from posthouse.mail.header import Header
 from posthouse.mail.reply import Rejected, Smtp
 from posthouse.mta.submission import INLINE, LONGEST, TOO_BIG, HeaderGate, Wishes, rewritten
@@ -33,7 +34,7 @@ async def current(account: Account) -> Account:
 async def through(*pieces: bytes, wishes: Wishes = REFUSE) -> bytes:
     """What the draft holds after the gate was given these pieces."""
     draft = MemoryDraft(MemoryMail())
-    gate = HeaderGate(cast(Draft, draft), TEST, current, wishes, StillClock(), Seeded())
+    gate = HeaderGate(cast(Draft, draft), TEST, current, wishes, StillClock(), Seeded(), Budget(LONGEST))
     for piece in pieces:
         await gate.write(piece)
     await gate.end()
@@ -132,10 +133,28 @@ async def test_what_has_no_header_passes_as_it_is(content: bytes) -> None:
     assert await through(content) == content
 
 
+async def test_headers_of_all_letters_together_are_bounded() -> None:
+    """Would catch memory that a stolen account fills from many connections: told 451, nothing reaches the draft."""
+    budget, draft = Budget(100_000), MemoryDraft(MemoryMail())
+    gates = [HeaderGate(cast(Draft, draft), TEST, current, REFUSE, StillClock(), Seeded(), budget) for _ in range(10)]
+    for _ in range(30):
+        for gate in gates:
+            await gate.write(b"X-Long: " + b"x" * 990 + b"\r\n")
+    assert budget.used <= 100_000 + 10 * 8192
+    assert draft.content == b""
+    with pytest.raises(Rejected) as error:
+        for gate in gates:
+            await gate.end()
+    assert error.value.reply == Smtp.BUSY
+    for gate in gates:
+        gate.discard()
+    assert budget.used == 0
+
+
 async def test_a_header_is_bounded() -> None:
     """Catches memory that grows with what a sender calls a header."""
     draft = MemoryDraft(MemoryMail())
-    gate = HeaderGate(cast(Draft, draft), TEST, current, REFUSE, StillClock(), Seeded())
+    gate = HeaderGate(cast(Draft, draft), TEST, current, REFUSE, StillClock(), Seeded(), Budget(2 * LONGEST))
     piece = b"X-Long: " + b"x" * 990 + b"\r\n"
     for _ in range(3 * LONGEST // len(piece)):
         await gate.write(piece)

@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from posthouse.net.wire import Buffers, Stopping, Wire
+from posthouse.net.buffers import Buffers
+from posthouse.net.wire import Stopping, Wire
 
 
 class Lines:
@@ -36,7 +37,7 @@ Session = Callable[[Wire], Awaitable[None]]
 async def connected() -> AsyncIterator[tuple[Wire, asyncio.StreamReader, asyncio.StreamWriter]]:
     ours, theirs = socket.socketpair()
     loop = asyncio.get_running_loop()
-    _, wire = await loop.create_connection(lambda: Wire(Buffers().take()), sock=ours)
+    _, wire = await loop.create_connection(lambda: Wire(Buffers()), sock=ours)
     reader, writer = await asyncio.open_connection(sock=theirs)
     try:
         yield wire, reader, writer

@@ -17,8 +17,10 @@ from posthouse.app.relaying import Relaying
 from posthouse.app.routing import make_router
 from posthouse.config.schema import IMPLICIT_TLS, Config, ListenerSettings
 from posthouse.mail.address import Address
+from posthouse.mail.budget import Budget
 from posthouse.mail.reply import Pop3, Smtp, Style, Unavailable
 from posthouse.mta.routing import Router
+from posthouse.net.buffers import Buffers
 from posthouse.net.listener import Listener, ListenError, Service, Sessions
 from posthouse.net.sysfiles import machine_name
 from posthouse.net.system import SystemClock, SystemRandom
@@ -65,7 +67,9 @@ class App:
         self._clock = clock or SystemClock()
         self._random = random or SystemRandom()
         self._listeners: dict[ListenerSettings, Listener] = {}
-        self._sessions = Sessions(config.server.connections, log)
+        self._buffers = Buffers(config.server.memory // 2, self._tell_short)
+        self._letters = Budget(config.server.memory // 2)
+        self._sessions = Sessions(config.server.connections, log, buffers=self._buffers)
         self._resolver = ground.names(config.dns)
         self._store: Store | None = None
         self._access: Access | None = None
@@ -97,6 +101,7 @@ class App:
                 waiting_octets=config.store.waiting_octets,
                 busy_timeout=config.store.busy_timeout,
                 reserve=config.store.reserve,
+                budget=self._letters,
             ),
             self._log,
         )
@@ -172,6 +177,7 @@ class App:
         self._config = config
         self._directory = self._make_directory(config)
         self._sessions.most = config.server.connections
+        self._buffers.budget.most = self._letters.most = config.server.memory // 2
         if self._guard is not None:
             self._guard.configure(config.limits, config.sending)
         self._resolver.close()
@@ -198,6 +204,9 @@ class App:
                 except ListenError as error:
                     self._log.error("listener_failed", protocol=settings.protocol, reason=str(error))
         self._log.info("reloaded", listeners=len(self._listeners))
+
+    def _tell_short(self, dropped: int) -> None:
+        self._log.warning("memory_short", held=self._buffers.budget.used, dropped=dropped)
 
     def _make_directory(self, config: Config) -> AccountDirectory:
         assert self._store is not None and self._credentials is not None, "the app is started"
@@ -278,6 +287,7 @@ class App:
             sender=config.submission.sender,
             guard=self._guard,
             onward=None if self._relaying is None else self._relaying.onward,
+            budget=self._letters,
         )
         services = {
             mode: Service(

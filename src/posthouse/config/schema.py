@@ -87,6 +87,20 @@ class ServerSettings:
             rfc="RFC 5321 §4.5.3.2",
         ),
     ] = 10_000
+    memory: Annotated[
+        int,
+        Setting(
+            Kind.OCTETS,
+            "How much memory all connections together may take: half of it for what was received and not yet used and "
+            "for what peers do not read, half for letters on their way in. 8 KiB of each connection, and of each "
+            "letter, are free. When it is used up, everything is read in small pieces, letters go to the disk early, "
+            "and connections that hold much and do not go on are dropped; all others are served, more slowly.",
+            unit="octets",
+            low=8 * MIB,
+            high=64 * GIB,
+            source="a quarter of the smallest machine one rents, with 1 GiB",
+        ),
+    ] = 256 * MIB
     stop_timeout: Annotated[
         float,
         Setting(

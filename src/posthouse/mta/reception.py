@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from posthouse.mail.address import Address
+from posthouse.mail.budget import FREE, Budget
 from posthouse.mail.envelope import Envelope, Recipient
 from posthouse.mail.limits import HOPS, SmtpLimits
 from posthouse.mail.reply import Rejected, Reply, Smtp
@@ -28,6 +29,15 @@ from posthouse.ports.dns import Reverse
 from posthouse.ports.store import Account, Delivered, Draft, Store
 from posthouse.ports.system import Clock, Random
 from posthouse.smtp.commands import Mail, Rcpt
+
+RECIPIENT: Final = 1024
+"""Octets of memory that one recipient is counted as: a plain one takes 730, one with a long name and ORCPT 1,700."""
+
+FREE_RECIPIENTS: Final = FREE // RECIPIENT
+"""Recipients of a letter that are not counted."""
+
+MEMORY: Final = 134_217_728
+"""Octets that letters on their way in may hold in memory without another word: half of `server.memory`."""
 
 HEADER_SEEN: Final = 1_048_576
 """Octets of a header that are searched for Received fields; the newest stand first, and 50 of them take 25,000."""
@@ -70,6 +80,8 @@ class Transaction:
     draft: Draft | None = None
     gate: HeaderGate | None = None
     addressed: Addressed | None = None  # of a login's letter
+    budget: Budget | None = None  # in which `held` octets are counted
+    held: int = 0
 
     @property
     def sink(self) -> Draft | HeaderGate | None:
@@ -77,7 +89,11 @@ class Transaction:
         return self.gate or self.draft
 
     async def discard(self) -> None:
-        """Forgets what was received. Harmless when the letter was delivered."""
+        """Forgets what was received. Harmless when the letter was delivered; every letter ends here."""
+        if self.held and self.budget is not None:
+            self.held = self.budget.change(self.held, 0)
+        if self.gate is not None:
+            self.gate.discard()
         if self.draft is not None:
             await self.draft.discard()
             self.draft = None
@@ -96,6 +112,7 @@ class Reception:
     """Decides about letters that come in. One for all sessions of a server."""
 
     __slots__ = (
+        "_budget",
         "_chances",
         "_clock",
         "_directory",
@@ -122,8 +139,10 @@ class Reception:
         sender: str = "refuse",
         guard: Guard | None = None,
         onward: Onward | None = None,
+        budget: Budget | None = None,
     ) -> None:
-        """`sender` is the setting `submission.sender`; without `onward` nothing is carried on to other servers."""
+        """`sender` is the setting `submission.sender`; without `onward` nothing is carried on to other servers; in
+        `budget` is counted what all letters on their way in hold in memory."""
         self._store = store
         self._directory = directory
         self._clock = clock
@@ -134,6 +153,7 @@ class Reception:
         self._sender = sender
         self._guard = guard
         self._onward = onward
+        self._budget = Budget(MEMORY) if budget is None else budget
         self._chances: list[int] = []
 
     def begin(self, mail: Mail, client: Client) -> Transaction:
@@ -151,7 +171,8 @@ class Reception:
             envid=mail.envid,
             auth=mail.auth,
         )
-        return Transaction(client, envelope, addressed=None if client.account is None else Addressed())
+        addressed = None if client.account is None else Addressed()
+        return Transaction(client, envelope, addressed=addressed, budget=self._budget)
 
     def is_foreign(self, mail: Mail, client: Client) -> bool:
         """Whether a sender who logged in names somebody else, so that `check_sender` must be asked. The null sender is
@@ -178,6 +199,8 @@ class Reception:
         targets = transaction.targets
         if len(targets.recipients) >= self._limits.recipients:
             raise Rejected(Smtp.TOO_MANY_RCPTS.fill(limit=self._limits.recipients))
+        if len(targets.recipients) >= FREE_RECIPIENTS:
+            self._count(transaction)
         target = await self._target(transaction.client, rcpt.address)
         if isinstance(target, Account):
             reply = failure_reply(overfull(target, transaction.envelope.size or 0))
@@ -195,6 +218,12 @@ class Reception:
         else:
             targets.add_onward(recipient, target)
         transaction.envelope.recipients.append(recipient)
+
+    def _count(self, transaction: Transaction) -> None:
+        """Counts one recipient more in memory. Raises Rejected for now, when all letters together hold too much."""
+        if self._budget.short:
+            raise Rejected(Smtp.BUSY)
+        transaction.held = self._budget.change(transaction.held, transaction.held + RECIPIENT)
 
     def _check_sending(self, client: Client) -> None:
         """Whoever logged in may send only so many letters. Raises Rejected."""
@@ -297,7 +326,7 @@ class Reception:
         wishes = Wishes(self._sender, client.mode == "submission", self._host)
         if wishes.sender == "off" and not wishes.complete:
             return None
-        return HeaderGate(draft, account, self._current, wishes, self._clock, self._random)
+        return HeaderGate(draft, account, self._current, wishes, self._clock, self._random, self._budget)
 
     async def accept(self, transaction: Transaction) -> Accepted:
         """The content is complete: puts it into the mailboxes and returns once it is on the disk.

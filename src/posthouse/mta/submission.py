@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
+from posthouse.mail.budget import FREE, Budget
 from posthouse.mail.header import FIELDS, Header
 from posthouse.mail.reply import Rejected, Reply, Smtp
 from posthouse.mail.trace import date_time
@@ -51,10 +52,29 @@ class Wishes:
 class HeaderGate:
     """Stands before a draft: lets the header through once it is whole and right, and all that follows at once."""
 
-    __slots__ = ("_account", "_buffer", "_clock", "_current", "_draft", "_failure", "_open", "_random", "_wishes")
+    __slots__ = (
+        "_account",
+        "_budget",
+        "_buffer",
+        "_clock",
+        "_current",
+        "_draft",
+        "_failure",
+        "_held",
+        "_open",
+        "_random",
+        "_wishes",
+    )
 
     def __init__(
-        self, draft: Draft, account: Account, current: Current, wishes: Wishes, clock: Clock, random: Random
+        self,
+        draft: Draft,
+        account: Account,
+        current: Current,
+        wishes: Wishes,
+        clock: Clock,
+        random: Random,
+        budget: Budget,
     ) -> None:
         self._draft = draft
         self._account = account
@@ -62,6 +82,8 @@ class HeaderGate:
         self._wishes = wishes
         self._clock = clock
         self._random = random
+        self._budget = budget
+        self._held = 0  # octets that are counted in it
         self._buffer = bytearray()
         self._open = False
         self._failure: Reply | None = None
@@ -80,6 +102,21 @@ class HeaderGate:
             await self._let_through(end)
         elif len(self._buffer) > LONGEST:
             await self._let_through(len(self._buffer))
+        elif len(self._buffer) > FREE:
+            self._hold(len(self._buffer))
+
+    def _hold(self, octets: int) -> None:
+        """The header waits in memory: too much of that is a failure for now."""
+        self._held = self._budget.change(self._held, octets)
+        if octets and self._budget.short:
+            self._failure = Smtp.BUSY
+            self.discard()
+
+    def discard(self) -> None:
+        """Forgets what waits. Harmless when nothing does."""
+        self._buffer = bytearray()
+        if self._held:
+            self._held = self._budget.change(self._held, 0)
 
     async def end(self) -> None:
         """The letter is whole. Raises Rejected when its header was not as it must be, and Unavailable."""
@@ -89,7 +126,8 @@ class HeaderGate:
             raise Rejected(self._failure)
 
     async def _let_through(self, end: int) -> None:
-        octets, self._buffer = self._buffer, bytearray()
+        octets = self._buffer
+        self.discard()
         header = bytes(octets[:end])
         if begins_with_field(header) or header.startswith(b"\r\n"):
             if len(header) > LONGEST:

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from posthouse.net.wire import Buffers, Wire
+from posthouse.net.buffers import Buffers
+from posthouse.net.wire import Wire
 
 CONNECT_TIMEOUT: Final = 30.0  # seconds for name and connection together; RFC 5321 leaves it to the client
 NEXT_ADDRESS: Final = 10.0  # seconds one of several addresses may take
@@ -125,9 +126,7 @@ async def _open(addresses: list[str], port: int, where: str) -> Wire:
         try:
             # An address that swallows packets must not cost the whole time while another would answer.
             async with asyncio.timeout(NEXT_ADDRESS if others else None):
-                _, wire = await asyncio.get_running_loop().create_connection(
-                    lambda: Wire(buffers.take()), address, port
-                )
+                _, wire = await asyncio.get_running_loop().create_connection(lambda: Wire(buffers), address, port)
             return wire
         except TimeoutError:
             if not others:

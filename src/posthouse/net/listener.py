@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from posthouse.net.wire import Buffers, Wire
+from posthouse.net.buffers import Buffers
+from posthouse.net.wire import Wire
 from posthouse.observe.log import Log
 from posthouse.ports.gate import Gate, Refusal
 from posthouse.ports.system import Endpoint
@@ -147,7 +148,7 @@ class Listener:
             self._server = None
 
     def _wire(self) -> Wire:
-        return Wire(self._sessions.buffers.take(), self._begin)
+        return Wire(self._sessions.buffers, self._begin)
 
     def _begin(self, wire: Wire) -> None:
         self._sessions.begin(wire, self._service)

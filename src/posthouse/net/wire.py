@@ -8,20 +8,24 @@ connection costs no buffer at all.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
-import sys
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar, cast
 
+from posthouse.mail.budget import FREE
+from posthouse.net.buffers import Buffers
 from posthouse.ports.system import Endpoint, SessionObserver
 
-READ_BUFFER: Final = 65_536  # octets of one read; larger gains nothing on loopback, smaller costs calls
-INPUT_HIGH: Final = 262_144  # octets read and not yet used, above which the socket is not read
 STALL_TIMEOUT: Final = 300.0  # seconds a peer may leave our octets unread; RFC 5321 §4.5.3.2.7
 REST_EXACT: Final = 0.002  # seconds at the end of a rest that pass in turns of the loop: timers are a millisecond late
 CLOSE_TIMEOUT: Final = 10.0  # seconds the last octets have to leave after close
 TLS_CLOSE_TIMEOUT: Final = 2.0  # seconds for the peer's own word of farewell, which nobody needs (RFC 8446 §6.1)
+OUT_HIGH: Final = 16_384  # octets that the system does not take, above which a session waits for its peer
+TLS_HIGH: Final = 65_536  # octets that came by TLS and wait to be decrypted, above which its connection is not read
+NARROW: Final = 16_384  # octets that the system keeps (twice that, Linux says) for TLS when memory is short
+TLS_BURST: Final = 524_288  # octets at most that TLS keeps of a large read: in the loop's buffer and in OpenSSL's
 
 E_co = TypeVar("E_co", covariant=True)
 E = TypeVar("E")
@@ -67,10 +71,14 @@ class Wire(asyncio.BufferedProtocol):
     """One connection. Only its own session task awaits it."""
 
     __slots__ = (
+        "_buffers",
+        "_burst",
         "_closed",
         "_deadline",
         "_ended",
+        "_fed",
         "_handshaking",
+        "_held",
         "_input",
         "_input_size",
         "_loop",
@@ -93,9 +101,13 @@ class Wire(asyncio.BufferedProtocol):
         "tap",
     )
 
-    def __init__(self, shared: memoryview, on_open: Callable[[Wire], None] | None = None) -> None:
+    def __init__(self, buffers: Buffers, on_open: Callable[[Wire], None] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
-        self._shared = shared
+        self._buffers = buffers
+        self._shared = buffers.take()
+        self._fed = 0  # octets that the core was given last: it may not have used them all
+        self._burst = 0  # octets that TLS took hold of
+        self._held = 0  # octets of all that are counted
         self._on_open = on_open
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._input: list[bytes] = []
@@ -123,19 +135,19 @@ class Wire(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._bound(self._transport)
         self.peer = _endpoint(transport.get_extra_info("peername"))
         if self._on_open is not None:
             self._on_open(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._shared
+        return self._shared if self._buffers.ample else self._shared[:FREE]
 
     def buffer_updated(self, nbytes: int) -> None:
         self._input.append(bytes(self._shared[:nbytes]))
         self._input_size += nbytes
-        if self._input_size > INPUT_HIGH and not self._reading_paused:
-            self._reading_paused = True
-            self._transport.pause_reading()
+        if self._input_size > FREE:
+            self._fill()
         # While we wait for a peer to read, its further commands only fill the bounded input.
         if not self._writing_paused:
             self._wake()
@@ -151,6 +163,10 @@ class Wire(asyncio.BufferedProtocol):
         self._ended = self._lost = True
         self._writing_paused = False
         self._out.clear()
+        if self._closed:
+            self._let_go()
+        elif self._held:
+            self._weigh(progress=True)  # what came may still be used
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -158,10 +174,58 @@ class Wire(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         self._writing_paused = True
+        self.weigh()
 
     def resume_writing(self) -> None:
         self._writing_paused = False
+        if self._held:
+            self._weigh(progress=True)
         self._wake()
+
+    # What the connections share
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the session waits for its peer."""
+        return self._waiter is not None and not self._waiter.done()
+
+    def weigh(self) -> None:
+        """Has counted what this connection holds, in and out, if it is more than a little."""
+        self._weigh(progress=False)
+
+    def _weigh(self, *, progress: bool) -> None:
+        octets = self._input_size + self._fed
+        if self._writing_paused:
+            octets += self._transport.get_write_buffer_size()
+        if octets <= FREE:
+            octets = 0
+        elif self.encryption is not None:
+            octets += self._undecrypted()
+            self._burst = min(TLS_BURST, max(self._burst, 2 * octets))
+        octets += self._burst
+        if octets != self._held or progress:
+            self._held = octets
+            self._buffers.hold(self, octets, progress=progress)
+
+    def _undecrypted(self) -> int:
+        """Octets that TLS keeps because nobody took what they say."""
+        tell = getattr(self._transport, "get_read_buffer_size", None)
+        return 0 if tell is None else int(tell())
+
+    def _fill(self) -> None:
+        self.weigh()
+        if self._input_size > self._buffers.high and not self._reading_paused:
+            self._reading_paused = True
+            self._transport.pause_reading()
+
+    def _let_go(self) -> None:
+        """Nothing is held any more."""
+        self._fed = self._burst = 0
+        self._input.clear()
+        self._input_size = 0
+        if self._held:
+            self._held = 0
+            self._buffers.hold(self, 0, progress=True)
 
     # What a session calls
 
@@ -222,6 +286,8 @@ class Wire(asyncio.BufferedProtocol):
             self._break()
             raise TlsFailed("the connection ended before the handshake")
         self._handshaking = True
+        if not self._buffers.ample:
+            self._narrow()
         if early:
             self._loop.call_soon(self._loop.call_soon, self._hand_over, self._transport, early)
         try:
@@ -248,6 +314,7 @@ class Wire(asyncio.BufferedProtocol):
             raise TlsFailed("the connection was lost during the handshake")
         self._transport = transport
         self._reading_paused = False
+        self._bound(transport)
         return self._secured(transport)
 
     def _hand_over(self, transport: asyncio.Transport, early: bytes) -> None:
@@ -261,6 +328,20 @@ class Wire(asyncio.BufferedProtocol):
             room[:] = early[: len(room)]
             protocol.buffer_updated(len(room))
             early = early[len(room) :]
+
+    def _bound(self, transport: asyncio.Transport) -> None:
+        """What is not counted is little: the event loop's own bounds are 64 KiB out, with TLS 256 in and 512 out."""
+        transport.set_write_buffer_limits(high=OUT_HIGH)
+        limit = getattr(transport, "set_read_buffer_limits", None)
+        if limit is not None:
+            limit(high=TLS_HIGH)
+
+    def _narrow(self) -> None:
+        """Has the system keep little for this connection: TLS reads all of that at once, up to 256 KiB, and keeps it
+        twice until the connection ends."""
+        connection = self._transport.get_extra_info("socket")
+        if connection is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, NARROW)
 
     def _secured(self, transport: asyncio.Transport) -> ssl.SSLObject | None:
         tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
@@ -276,7 +357,7 @@ class Wire(asyncio.BufferedProtocol):
         self._transport.abort()
         self._lost = self._ended = True
         self._out.clear()
-        self._input.clear()
+        self._let_go()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -380,7 +461,7 @@ class Wire(asyncio.BufferedProtocol):
                 await self._waiting(due)
             except TimeoutError:
                 break
-        if self._reading_paused and self._input_size <= INPUT_HIGH and not self._lost:
+        if self._reading_paused and self._input_size <= self._buffers.high and not self._lost:
             self._reading_paused = False
             self._transport.resume_reading()
 
@@ -406,9 +487,10 @@ class Wire(asyncio.BufferedProtocol):
         """Closes the connection once what was written has left, or after a while without that."""
         self._flush()
         if self._lost or self._closed:  # a second close of TLS would disturb the first one
+            self._let_go()
             return
         self._closed = True
-        self._input.clear()
+        self._let_go()
         self._transport.close()
         if self._transport.get_write_buffer_size() and self._timer is not None:
             self._timer.cancel()
@@ -443,7 +525,9 @@ class Wire(asyncio.BufferedProtocol):
     def _take(self) -> bytes:
         octets = self._input[0] if len(self._input) == 1 else b"".join(self._input)
         self._input.clear()
-        self._input_size = 0
+        self._fed, self._input_size = self._input_size, 0
+        if self._held:
+            self._weigh(progress=True)
         if self._reading_paused and not self._lost:
             self._reading_paused = False
             self._transport.resume_reading()
@@ -482,20 +566,6 @@ class Wire(asyncio.BufferedProtocol):
     def _fail(self, error: Exception) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(error)
-
-
-class Buffers:
-    """Buffers for reading: one for all connections of an event loop. Where the system fills buffers in the
-    background (Windows), each connection gets its own."""
-
-    __slots__ = ("_shared",)
-
-    def __init__(self) -> None:
-        self._shared = memoryview(bytearray(READ_BUFFER))
-
-    def take(self) -> memoryview:
-        """The buffer for a new connection."""
-        return memoryview(bytearray(READ_BUFFER)) if sys.platform == "win32" else self._shared
 
 
 def _why(error: Exception) -> str:

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
+from posthouse.mail.budget import FREE
 from posthouse.mail.reply import Fault, Unavailable
 from posthouse.net.files import sync_directory, sync_file
 from posthouse.ports.store import Letter
@@ -34,6 +35,7 @@ class Files:
     def __init__(self, directory: DataDirectory, random: Random, options: Options) -> None:
         self.directory = directory
         self.small = max(options.small, HEAD)  # a draft keeps its head in memory
+        self.budget = options.budget
         self.pool = ThreadPoolExecutor(4, thread_name_prefix="posthouse-files")
         self._random = random
 
@@ -176,9 +178,10 @@ def _header_end(block: bytes) -> bytes | None:
 
 
 class LetterDraft:
-    """Octets of a letter on their way in (`ports.store.Draft`): in memory while they are few, then in a file."""
+    """Octets of a letter on their way in (`ports.store.Draft`): in memory while they are few, then in a file. When all
+    drafts together hold too much, they are few sooner."""
 
-    __slots__ = ("_buffer", "_files", "_first", "_flight", "_tail", "_used", "_writing", "size", "staged")
+    __slots__ = ("_buffer", "_files", "_first", "_flight", "_held", "_tail", "_used", "_writing", "size", "staged")
 
     def __init__(self, files: Files) -> None:
         self._files = files
@@ -188,6 +191,7 @@ class LetterDraft:
         self._tail = b""  # the last octets of it
         self._writing: asyncio.Future[None] | None = None
         self._used = False
+        self._held = 0  # octets that are counted in the budget
         self.staged: StagedFile | None = None
         self.size = 0
 
@@ -207,8 +211,26 @@ class LetterDraft:
             raise ValueError("this draft was delivered or discarded")
         self._buffer += octets
         self.size += len(octets)
-        if len(self._buffer) > (self._files.small if self.staged is None else CHUNK):
+        if len(self._buffer) > FREE:
+            await self._grow()
+
+    async def _grow(self) -> None:
+        files = self._files
+        most = FREE if files.budget.short else files.small if self.staged is None else CHUNK
+        if len(self._buffer) > most:
             await self._spill()
+            if files.budget.short:
+                await self.written()
+                self._flight = bytearray()
+        self._hold(len(self._first) + len(self._flight) + len(self._buffer))
+
+    def _hold(self, octets: int) -> None:
+        if not self._used:  # it may have been discarded while the file was waited for
+            self._held = self._files.budget.change(self._held, octets)
+
+    def _let_go(self) -> None:
+        self._hold(0)
+        self._used = True
 
     async def _spill(self) -> None:
         if self.staged is None:
@@ -240,7 +262,7 @@ class LetterDraft:
         """Hands over what is still in memory, with the line end that the content lacks; the draft is used up."""
         if self._used:
             raise ValueError("this draft was delivered or discarded")
-        self._used = True
+        self._let_go()
         self._buffer += end_line(self.tail)
         return self._buffer
 
@@ -248,7 +270,7 @@ class LetterDraft:
         """Forgets it all. Harmless when the draft was delivered or discarded already."""
         if self._used:
             return
-        self._used = True
+        self._let_go()
         self._buffer = bytearray()
         staged = self.staged
         if staged is None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
 
 from posthouse.mail.address import Address
+from posthouse.mail.budget import Budget
 from posthouse.mail.envelope import Envelope
 from posthouse.ports.system import Random
 
@@ -58,6 +59,8 @@ class Options:
     waiting_octets: int = 67_108_864  # contents waiting in memory at most
     busy_timeout: float = 10.0  # seconds that a lock of another process is waited for
     reserve: int = 16_777_216  # octets kept aside so that a full disk can still delete
+    # What all drafts hold in memory; no setting of the store's, since it is shared with their envelopes.
+    budget: Budget = field(default_factory=lambda: Budget(134_217_728), compare=False)
 
 
 class UniqueIds:
