@@ -304,6 +304,25 @@ def test_mail_settings_for_thunderbird_and_apple(server: Server, tmp_path: Path)
     assert (mail["IncomingMailServerPortNumber"], mail["OutgoingMailServerPortNumber"]) == (995, 465)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["authority.crt", "--qr"],
+        ["authority.crt", "--mail-settings", "out"],
+        ["--der", "--qr"],
+        ["--der", "--mail-settings", "out"],
+        ["--address", "anna@x.mail"],
+        ["--qr", "--json"],
+        ["--der", "--json"],
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(server: Server, tmp_path: Path, words: list[str]) -> None:
+    """Would catch a certificate that somebody believes to have been written."""
+    given = [str(tmp_path / word) if word in ("authority.crt", "out") else word for word in words]
+    run_posthouse(server.data, "cert", "export", *given, code=64)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_own_certificates_are_not_ours_to_export_or_renew(data: Path, tmp_path: Path) -> None:
     made = make(tmp_path)
     (data / "posthouse.toml").write_text(f'[[certificate]]\nchain = "{made.pem}"\n')

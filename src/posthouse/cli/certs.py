@@ -103,6 +103,7 @@ def cert_export(
     """
 
     async def work(place: Place) -> int:
+        _check_form(file, der, qr, settings, address, as_json)
         certificate = _authority_certificate(place)
         if settings is not None:
             return _export_settings(place, certificate, settings, address, as_json)
@@ -236,6 +237,23 @@ def _authority_certificate(place: Place) -> Certificate | None:
     if not _certificates(place):
         _guarded(authority.tend)
     return next(certificate for kind, _, certificate in _certificates(place) if kind == "authority")
+
+
+def _check_form(file: Path | None, der: bool, qr: bool, settings: Path | None, address: str, as_json: bool) -> None:
+    """One thing is handed out at a time: an option that another one makes idle is a mistake, and said so."""
+    ways = [name for name, given in (("a file", file), ("--qr", qr), ("--mail-settings", settings)) if given]
+    if len(ways) > 1:
+        raise Problem(Exit.USAGE, f"{' and '.join(ways)} are different ways to hand it out; take one at a time.")
+    if der and (qr or settings):
+        raise Problem(Exit.USAGE, f"--der is for a file or standard output, not for {ways[0]}.")
+    if address and not settings:
+        raise Problem(Exit.USAGE, "--address is for --mail-settings.")
+    if qr and as_json:
+        raise Problem(Exit.USAGE, "--qr draws on the terminal, and --json wants standard output for itself.")
+    if der and file is None and as_json:
+        raise Problem(Exit.USAGE, "JSON holds the certificate in PEM; give a file for DER.")
+    if der and file is None and sys.stdout.isatty():
+        raise Problem(Exit.USAGE, "DER is not for a terminal. Give a file: posthouse cert export --der authority.cer")
 
 
 def _mark(place: Place) -> None:

@@ -104,7 +104,9 @@ def _passes(journey: Journey, name: str) -> bool:
 def _header(options: dict[str, Any]) -> bytes:
     what = options["what"]
     if what != "-" and what.isascii() and what.isdigit() and (options["url"] or not Path(what).exists()):
-        return _fetch(int(what[:9]), options)
+        if len(what) > 9:  # no maildrop has so many, and the command would have no room for it (RFC 1939 §2)
+            raise Problem(Exit.USAGE, f"{what[:20]} is too large for the number of a message.")
+        return _fetch(int(what), options)
     if options["url"]:
         raise Problem(Exit.USAGE, f"With --url say the number of a message, not {what!r}.")
     if what == "-":
