@@ -1,4 +1,4 @@
-"""Clients that speak TLS, for the two workloads about it: Python around OpenSSL, one process each.
+"""Clients that speak TLS, for the workloads about it: Python around OpenSSL, or `openssl s_time`, one process each.
 
 `python -m bench.tls_client handshakes PORT COUNT` makes new connections, one after the other, each until the greeting
 was read. `python -m bench.tls_client retrieve PORT USER PASSWORD MESSAGES REPEAT` logs in and retrieves. Both say
@@ -8,6 +8,8 @@ was read. `python -m bench.tls_client retrieve PORT USER PASSWORD MESSAGES REPEA
 from __future__ import annotations
 
 import json
+import re
+import resource
 import socket
 import ssl
 import subprocess
@@ -59,6 +61,23 @@ def run(commands: list[list[str]], at_ready: Callable[[], None], at_done: Callab
         raise BenchError("a TLS client failed; its words stand above")
     total = {key: sum(one[key] for one in found) for key in ("count", "octets", "cpu")}
     return Run(int(total["count"]), int(total["octets"]), seconds, total["cpu"])
+
+
+def s_time(port: int, processes: int, seconds: int) -> Run:
+    """New handshakes by `openssl s_time`, each connection closed behind its own; nothing is resumed or verified."""
+    command = ["openssl", "s_time", "-connect", f"127.0.0.1:{port}", "-new", "-time", str(seconds)]
+    began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    clients = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
+    said = [client.communicate()[0] for client in clients]
+    took, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if any(client.returncode for client in clients):
+        raise BenchError(f"openssl s_time failed: {said}")
+    found = [re.search(r"^(\d+) connections in \d+ real seconds", text, re.MULTILINE) for text in said]
+    count = sum(int(one[1]) for one in found if one is not None)
+    if not count:
+        raise BenchError(f"openssl s_time made no connection: {said}")
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Run(count, 0, took, cpu)
 
 
 def _line(client: subprocess.Popen[str]) -> str:

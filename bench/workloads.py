@@ -141,6 +141,14 @@ def handshakes(server: Server, count: int) -> Sample:
     return _over_tls(server, [["handshakes", str(server.pop3s_port), str(count // 4)]] * 4, transfer=False)
 
 
+def handshakes_alone(server: Server, seconds: int) -> Sample:
+    """TLS handshakes and nothing else, by four `openssl s_time`."""
+    before = cpu_seconds(server.roots())
+    done = tls_client.s_time(server.pop3s_port, 4, seconds)
+    spent = cpu_seconds(server.roots()) - before
+    return Sample(done.count / done.seconds, spent / done.count * 1e6, own_cpu=done.own_cpu_seconds / done.seconds)
+
+
 def retrieve_over_tls(server: Server, repeat: int) -> Sample:
     """RETR of 100 letters of 1 MiB over POP3S by one client; login and QUIT stand outside."""
     words = ["retrieve", str(server.pop3s_port), generator.user(0), generator.PASSWORD, "100", str(repeat)]
@@ -399,6 +407,21 @@ def workloads(idle_sessions: int = 5000, large: int = 100_000) -> list[Workload]
             letters=100,
             size=MIB,
             notes=["both with a P-256 key; nothing resumed"],
+        ),
+        Workload(
+            "T1-s_time",
+            "TLS handshakes alone, openssl s_time, 4 processes",
+            "connections/s",
+            DOVECOTS,
+            handshakes_alone,
+            5,
+            3,
+            DOVECOTS,
+            gate=0.7,
+            reach=1,
+            mailboxes=1,
+            letters=100,
+            size=MIB,
         ),
         Workload(
             "T2",
