@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 from posthouse.config.schema import Config
 from posthouse.mail.address import Address
@@ -16,6 +17,8 @@ from posthouse.mta.onward import Onward
 from posthouse.mta.plan import Plan
 from posthouse.mta.relay import Relay
 from posthouse.mta.routing import Router
+from posthouse.net.buffers import Buffers
+from posthouse.net.dial import open_address
 from posthouse.observe.log import Log
 from posthouse.ports.directory import Directory
 from posthouse.ports.queue import Carried, Parcel, QueueStore, Result
@@ -46,6 +49,7 @@ class Relaying:
         self._random = random
         self._log = log
         self._observer = observer
+        self._connect = partial(open_address, buffers=Buffers())
         self._former: set[asyncio.Task[None]] = set()
         self._relay: Relay | None = None
         settings = config.relay
@@ -70,7 +74,9 @@ class Relaying:
             self._former.add(closing)
             closing.add_done_callback(self._former.discard)
         limits = replace(config.relay.limits, send_eight_bit=config.relay.eight_bit == "send")
-        self._relay = Relay(self._plan, self._log, self._clock, name=host, limits=limits, observer=self._observer)
+        self._relay = Relay(
+            self._plan, self._log, self._clock, name=host, limits=limits, connect=self._connect, observer=self._observer
+        )
         self._dispatcher = Dispatcher(
             self._relay.deliver,
             courier,

@@ -101,13 +101,14 @@ async def connect(host: str, port: int, timeout: float = CONNECT_TIMEOUT) -> Wir
         raise Unreachable(f"{where} did not answer within {timeout:g} s") from None
 
 
-async def open_address(address: str, port: int, timeout: float) -> Wire:
-    """Opens a connection to one IP address. Raises Unreachable after at most `timeout` seconds."""
+async def open_address(address: str, port: int, timeout: float, buffers: Buffers | None = None) -> Wire:
+    """Opens a connection to one IP address; `buffers` are those that it shares with others. Raises Unreachable after
+    at most `timeout` seconds."""
     where = str(Server(address, port))
-    buffers = Buffers()
+    buffers = buffers or Buffers()
     try:
         async with asyncio.timeout(timeout):
-            _, wire = await asyncio.get_running_loop().create_connection(lambda: Wire(buffers.take()), address, port)
+            _, wire = await asyncio.get_running_loop().create_connection(lambda: Wire(buffers), address, port)
         return wire
     except TimeoutError:
         raise Unreachable(f"{where} did not answer within {timeout:g} s") from None
