@@ -179,7 +179,7 @@ class _Session:
         self._core = core
         self._client = client
         self._transaction: Transaction | None = None
-        self._fault: Unavailable | None = None  # what befell the content; told when its end has come
+        self._fault: Unavailable | Rejected | None = None  # what befell the content; told when its end has come
         self._began = 0.0  # when the first octets of the present message came, 0 before
         self._linger = 0.0  # how long we listen on after the last reply
         self._login: Login | None = None
@@ -373,8 +373,8 @@ class _Session:
             sink = transaction.sink
             assert sink is not None
             await sink.write(octets)
-        except Unavailable as unavailable:
-            self._fault = unavailable
+        except (Unavailable, Rejected) as fault:
+            self._fault = fault
             await transaction.discard()
 
     def _check_rate(self) -> None:
