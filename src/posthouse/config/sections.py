@@ -134,7 +134,8 @@ class Section:
     required: tuple[str, ...] = ()
 
 
-def _annotated(kind: type) -> dict[str, Setting]:
+def annotated(kind: type) -> dict[str, Setting]:
+    """The settings in the annotations of a value class, by name."""
     found = {}
     for name, hint in get_type_hints(kind, include_extras=True).items():
         if get_origin(hint) is Annotated:
@@ -147,7 +148,7 @@ def _defaults(value: Any, names: Mapping[str, Setting]) -> dict[str, Any]:
 
 
 def _section(name: str, kind: type, limits: Mapping[str, Setting] | None = None) -> Section:
-    own = _annotated(kind)
+    own = annotated(kind)
     value = kind()
     if limits is None:
         return Section(name, kind.__doc__ or "", own, _defaults(value, own), lambda given: kind(**given))
@@ -196,7 +197,7 @@ MOVED: Final[Mapping[str, str]] = {
 LISTENER: Final = Section(
     "listener",
     ListenerSettings.__doc__ or "",
-    _annotated(ListenerSettings),
+    annotated(ListenerSettings),
     {"address": "*", "port": "25, 587, 465, 110, 995 or 24"},
     lambda given: ListenerSettings(**given),
     required=("protocol",),
@@ -205,7 +206,7 @@ LISTENER: Final = Section(
 CERTIFICATE: Final = Section(
     "certificate",
     CertificateSettings.__doc__ or "",
-    _annotated(CertificateSettings),
+    annotated(CertificateSettings),
     {"key": "", "host": ""},
     lambda given: CertificateSettings(**given),
     required=("chain",),
