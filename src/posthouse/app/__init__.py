@@ -67,7 +67,7 @@ class App:
         self._clock = clock or SystemClock()
         self._random = random or SystemRandom()
         self._listeners: dict[ListenerSettings, Listener] = {}
-        self._buffers = Buffers(config.server.memory // 2, self._tell_short)
+        self._buffers = ground.buffers(config.server.memory // 2, self._tell_short)
         self._letters = Budget(config.server.memory // 2)
         self._sessions = Sessions(config.server.connections, log, buffers=self._buffers)
         self._resolver = ground.names(config.dns)
@@ -132,6 +132,7 @@ class App:
             postmaster=await self._postmaster(config),
             observer=self._observer,
             poll=self._ground.poll,
+            carry=self._ground.carry,
         )
         try:
             await self._certificates.configure(config)

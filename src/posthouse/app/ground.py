@@ -14,11 +14,13 @@ from typing import Protocol
 from posthouse.config.schema import DnsSettings
 from posthouse.mta.reception import Reception
 from posthouse.net.dns import DnsResolver
+from posthouse.net.wire import Buffers
 from posthouse.observe.log import Log
 from posthouse.ports.bans import BanStore
 from posthouse.ports.dns import MailResolver, Resolver
 from posthouse.ports.store import Store
 from posthouse.ports.system import Clock, Random
+from posthouse.queue.manager import Carry
 from posthouse.store import Options, open_bans, open_store
 
 
@@ -55,15 +57,22 @@ def _bans(data: Path, log: Log) -> BanStore | None:
     return open_bans(data, log=log)
 
 
+def _as_it_is(carry: Carry) -> Carry:
+    return carry
+
+
 @dataclass(slots=True, frozen=True)
 class Ground:
-    """What a server stands on. `reception` makes its reception, with the arguments of that class."""
+    """What a server stands on. `reception` makes its reception, with the arguments of that class; `carry` may put
+    something around what carries letters on; `buffers` are those of the connections that it accepts."""
 
     names: Callable[[DnsSettings], Names] = DnsResolver
     open_store: OpenStore = _store
     open_bans: OpenBans = _bans
     reception: Callable[..., Reception] = Reception
     poll: float | None = 2.0  # seconds after which the queue is looked at for changes by commands
+    carry: Callable[[Carry], Carry] = _as_it_is
+    buffers: Callable[[], Buffers] = Buffers
 
 
 THIS_MACHINE = Ground()

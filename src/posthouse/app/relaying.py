@@ -4,6 +4,7 @@ configuration and changed with it."""
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -23,7 +24,7 @@ from posthouse.observe.log import Log
 from posthouse.ports.directory import Directory
 from posthouse.ports.queue import Carried, Parcel, QueueStore, Result
 from posthouse.ports.system import Clock, Observer, Random
-from posthouse.queue.manager import QueueManager
+from posthouse.queue.manager import Carry, QueueManager
 
 
 class Relaying:
@@ -43,8 +44,10 @@ class Relaying:
         postmaster: Address,
         observer: Observer | None = None,
         poll: float | None,
+        carry: Callable[[Carry], Carry],
     ) -> None:
-        """`postmaster` is who writes the notices; `poll`: see `queue.manager.QueueManager`."""
+        """`postmaster` is who writes the notices; `poll`: see `queue.manager.QueueManager`; `carry` may put something
+        around each attempt."""
         self._clock = clock
         self._random = random
         self._log = log
@@ -55,7 +58,7 @@ class Relaying:
         settings = config.relay
         self._manager = QueueManager(
             queue,
-            self._carry,
+            carry(self._carry),
             clock,
             log,
             places=settings.connections,

@@ -90,6 +90,12 @@ def parse(text: str, source: str = "configuration") -> Config:
     return config
 
 
+def examine(tables: Mapping[str, Any]) -> tuple[Config, list[Problem]]:
+    """The configuration in tables that were read already, and what is wrong with it."""
+    reader = _Reader({})
+    return reader.read(tables), reader.problems
+
+
 def read_tables(text: str, source: str) -> dict[str, Any]:
     """The tables of a TOML text. Raises ConfigError when it is none."""
     try:

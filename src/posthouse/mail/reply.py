@@ -185,6 +185,7 @@ class Smtp:
     OBSOLETE_TURN = Reply("502", "5.7.0", "TURN is refused: it hands mail to whoever asks (RFC 5321 F.1)")
     OBSOLETE_SEND = Reply("502", "5.5.1", "{verb} is obsolete: use MAIL (RFC 5321 F.6)")
     NO_SUCH_USER = Reply("550", "5.1.1", "No such mailbox here", "Unknown user")
+    GREYLISTED = Reply("451", "4.7.1", "Greylisted: try again in {minutes} minutes, as every mail server does")
     NO_RELAY = Reply("554", "5.7.1", "No relaying: this server does not carry mail to that domain")
     NOT_FROM_HERE = Reply("554", "5.7.1", "No service for your network here")
     SENDER_NOT_YOURS = Reply("550", "5.7.1", "That sender does not belong to your login")
