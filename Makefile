@@ -8,7 +8,7 @@ export VENV
 ROUNDS ?= 200
 FUZZ ?= --seconds 600
 
-.PHONY: help run test check torture fuzz bench docs clean
+.PHONY: help run test check torture fuzz bench box docs clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile
@@ -44,6 +44,10 @@ fuzz: ## random octets against every core and parser for ten minutes (FUZZ="--se
 bench: ## measure beside Postfix and Dovecot (BENCH="--only W1,P1 --short" passes options; root for the peers)
 	@sh tools/prepare.sh dev
 	@$(BIN)/python -m bench.run $(BENCH)
+
+box: ## the internet in a box at full size: 1,000 hosts, 100,000 letters (BOX="--hosts 100 --letters 5000")
+	@sh tools/prepare.sh dev
+	@$(BIN)/python -m bench.box $(BOX)
 
 docs: ## write the generated pages of docs/reference anew
 	@sh tools/prepare.sh dev

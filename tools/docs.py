@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from posthouse.config import reference
+from posthouse.lab import reference as scenarios
 from posthouse.mail.reply import Pop3, Reply, Smtp
 from tools import manpages, noticepage, rfcmap, timetable
 
@@ -40,6 +41,7 @@ PAGES = {
     "settings.md": reference.page,
     "replies.md": replies,
     "rfc.md": rfcmap.page,
+    "scenario.md": scenarios.page,
     "notices.md": noticepage.page,
     "../images/timetable.svg": timetable.page,
     "profile.md": reference.profile_page,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from posthouse.lab.box import Box
-from posthouse.lab.network import SYN_END, How, Machine, Outage
+from posthouse.lab.network import CALLED, SYN_END, How, Machine, Outage
 from posthouse.net.dial import Unreachable, connect
 from posthouse.net.listener import Listener, ListenError, Service, Sessions
 from posthouse.net.wire import Wire
@@ -337,6 +337,9 @@ def test_the_reply_to_a_letter_can_be_lost() -> None:
 
     async def take(wire: Wire) -> None:
         heard.append(await wire.read())
+        call = CALLED.get()
+        assert call is not None
+        call.taken()
         wire.write(b"250 taken\r\n")
 
     async def work(town: Town) -> None:

@@ -38,6 +38,7 @@ VERBS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "queue": ("posthouse.cli.queue:queue", "Letters that wait to be carried on."),
         "route": ("posthouse.cli.route:route", "Where letters for other servers go."),
         "ban": ("posthouse.cli.ban:ban", "Who is not let in because of failed logins, or by your word."),
+        "lab": ("posthouse.cli.lab:lab", "Mail systems in a box, to see what mail does."),
         "doctor": ("posthouse.cli.doctor:doctor", "Find out what is wrong."),
         "completion": ("posthouse.cli.completion:completion", "What a shell needs to complete commands with Tab."),
     }

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from posthouse.app import App
 from posthouse.app.ground import Ground
-from posthouse.config.schema import (
-    KIB,
-    AccountSettings,
-    Config,
-    ListenerSettings,
-    ServerSettings,
-    TlsSettings,
-)
+from posthouse.config.load import examine
+from posthouse.config.schema import KIB, Config
 from posthouse.lab.loop import MovableClock
 from posthouse.lab.network import LATENCY, BoxLoop, Machine, Network
 from posthouse.lab.zone import Zone
 from posthouse.mta.reception import Reception
+from posthouse.net.wire import Buffers
 from posthouse.observe.log import Log, QuietLog
 from posthouse.ports.store import Store
 from posthouse.ports.system import Clock, Observer
 from posthouse.ports.system import Random as Chance
+from posthouse.queue.manager import Carry
 from posthouse.store import Options, open_memory_store
 
 T = TypeVar("T")
@@ -46,16 +42,26 @@ class SeededRandom:
         self.octets: Callable[[int], bytes] = random.Random(seed).randbytes  # noqa: S311 - a lab wants it repeatable
 
 
-def usual_config(name: str) -> Config:
-    """The configuration of a server in the box: as every server's, but without TLS, which would only be slow, and with
-    passwords that cost nothing, because there is nobody to guess them."""
-    protocols = ("smtp", "submission", "pop3")
-    return Config(
-        server=ServerSettings(hostname=name),
-        listeners=tuple(ListenerSettings(protocol) for protocol in protocols),
-        tls=TlsSettings(offer="no"),
-        accounts=AccountSettings(hash_memory=64 * KIB, hash_passes=1, scram="off"),
-    )
+def usual_tables(name: str, addresses: Iterable[str]) -> dict[str, Any]:
+    """The configuration of a server in the box, as tables: without TLS, which would only be slow, and with passwords
+    that cost nothing, because there is nobody to guess them."""
+    return {
+        "server": {"hostname": name},
+        "tls": {"offer": "no"},
+        "accounts": {"hash_memory": 64 * KIB, "hash_passes": 1, "scram": "off"},
+        "listener": [
+            {"protocol": protocol, "address": address}
+            for address in ("127.0.0.1", *addresses)
+            for protocol in ("smtp", "submission", "pop3")
+        ],
+    }
+
+
+def usual_config(name: str, addresses: Iterable[str]) -> Config:
+    """The same as a value."""
+    config, problems = examine(usual_tables(name, addresses))
+    assert not problems, problems
+    return config
 
 
 @dataclass(slots=True)
@@ -66,6 +72,7 @@ class Furnishing:
     observer: Observer | None = None
     reception: Callable[..., Reception] = Reception
     wrap_store: Callable[[Store], Store] = lambda store: store
+    wrap_carry: Callable[[Carry], Carry] = lambda carry: carry
 
 
 @dataclass(slots=True, eq=False)
@@ -77,11 +84,19 @@ class House:
     clock: Clock
     chance: Chance
     zone: Zone
+    buffers: Buffers
     domains: tuple[str, ...] = ()
     users: tuple[str, ...] = ()
     furnishing: Furnishing = field(default_factory=Furnishing)
-    prepare: Callable[[App], Awaitable[None]] | None = None
+    prepare: Callable[[], Awaitable[None]] | None = None
     app: App | None = None
+    _store: Store | None = None
+
+    @property
+    def store(self) -> Store:
+        """Its store, once it is built."""
+        assert self._store is not None, "the host is built"
+        return self._store
 
     async def wake(self) -> None:
         """Builds and starts the system, with its domains and accounts."""
@@ -98,6 +113,9 @@ class House:
                 open_store=self._open_store,
                 open_bans=lambda data, log: None,
                 reception=furnishing.reception,
+                poll=None,
+                carry=furnishing.wrap_carry,
+                buffers=lambda: self.buffers,
             ),
         )
         await self.app.start()
@@ -107,10 +125,13 @@ class House:
         for user in self.users:
             await directory.add_account(user, PASSWORD)
         if self.prepare is not None:
-            await self.prepare(self.app)
+            await self.prepare()
 
     def _open_store(self, data: Path, clock: Clock, random: Chance, options: Options, log: Log) -> Store:
-        return self.furnishing.wrap_store(open_memory_store(clock=clock, random=random, options=options, log=log))
+        self._store = self.furnishing.wrap_store(
+            open_memory_store(clock=clock, random=random, options=options, log=log)
+        )
+        return self._store
 
 
 class Box:
@@ -123,6 +144,7 @@ class Box:
         self.network = Network(self.loop, random.Random(f"{seed}/network"))  # noqa: S311
         self.zone = Zone()
         self.houses: dict[str, House] = {}
+        self._buffers = Buffers()  # for the connections that all servers accept
 
     def host(
         self,
@@ -141,10 +163,11 @@ class Box:
         machine = self.desk(name, addresses, latency=latency, bandwidth=bandwidth)
         house = House(
             machine,
-            config or usual_config(name),
+            config or usual_config(name, addresses),
             self.clock,
             SeededRandom(f"{self._seed}/{name}"),
             self.zone,
+            self._buffers,
             domains,
             users,
             furnishing or Furnishing(),

@@ -33,14 +33,18 @@ HERE: ContextVar[Machine] = ContextVar("HERE")
 """The machine on which the running code runs."""
 
 
+CALLED: ContextVar[Call | None] = ContextVar("CALLED", default=None)
+"""The connection that a server accepted and that the running code serves."""
+
+
 class How(StrEnum):
     """What an outage does."""
 
-    SILENT = "silent"  # nothing comes through, as when the machine is off or its line is cut
+    SILENT = "silent"  # nothing comes through, as when its line is cut
     REFUSED = "refused"  # the machine answers that nothing listens, and ends what was open
     MUTE = "mute"  # connections are accepted, and nothing is ever said
     CUT = "cut"  # connections are reset once the caller has sent `octets`
-    DOT = "dot"  # connections are reset when the server has taken a letter and answers: the reply is lost
+    DOT = "dot"  # connections are reset when the server has taken a letter and answers: the reply is lost (RFC 1047)
     SLOW = "slow"  # everything takes `delay` seconds longer
 
 
@@ -218,12 +222,16 @@ class Call:
 
     def passed(self, octets: bytes, *, caller: bool) -> None:
         """Hears what arrived, and decides whether the connection has lived long enough."""
-        if not caller:
+        cut = self._meets(How.CUT)
+        if not caller or cut is None:
             return
         self._sent += len(octets)
-        cut = self._meets(How.CUT)
-        over = cut is not None and self._sent >= cut.octets
-        if over or (octets.endswith(b"\r\n.\r\n") and self._meets(How.DOT)):
+        if self._sent >= cut.octets:
+            self._doomed = True
+
+    def taken(self) -> None:
+        """The server has taken a letter and is about to say so."""
+        if self._meets(How.DOT):
             self._doomed = True
 
 
@@ -290,9 +298,11 @@ class BoxLoop(MovableLoop):
         if accept is None:
             raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
         near = MemoryTransport(self, call, copy_context(), call.local, call.peer, caller=True)
-        far = MemoryTransport(self, call, target.context, call.peer, call.local, caller=False)
+        within = target.context.copy()
+        within.run(CALLED.set, call)
+        far = MemoryTransport(self, call, within, call.peer, call.local, caller=False)
         join(near, far)
-        self.call_at(self.time() + call.latency(), _accept, far, accept, context=target.context)
+        self.call_at(self.time() + call.latency(), _accept, far, accept, context=within)
         protocol = protocol_factory()
         near.begin(protocol)
         return near, protocol

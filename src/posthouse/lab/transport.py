@@ -72,7 +72,7 @@ class MemoryTransport(asyncio.Transport):
         self._road = road
         self._context = context
         self._caller = caller
-        self._other: MemoryTransport = self
+        self._other: MemoryTransport = _NOWHERE
         self._protocol: asyncio.BaseProtocol = asyncio.Protocol()
         self._travelling: deque[tuple[float, bytes | None]] = deque()  # None is the end of the direction
         self._timer: asyncio.TimerHandle | None = None
@@ -86,7 +86,7 @@ class MemoryTransport(asyncio.Transport):
         self._held = False  # the program was asked to stop writing
         self._ended = False  # no more is written
         self._closing = False
-        self._gone = False
+        self._gone: bool = False
 
     def begin(self, protocol: asyncio.BaseProtocol) -> None:
         """Tells the program of its connection."""
@@ -193,6 +193,7 @@ class MemoryTransport(asyncio.Transport):
             self._hand_over(self._travelling.popleft()[1])
         if self._travelling and self._timer is None:
             self._set_out(self._travelling[0][0])
+        self._part()
 
     def _send_again(self, now: float) -> None:
         self._lost_since = now if self._lost_since is None else self._lost_since
@@ -284,6 +285,23 @@ class MemoryTransport(asyncio.Transport):
     def _tell_lost(self, error: Exception | None) -> None:
         if self._begun:
             self._protocol.connection_lost(error)
+        self._protocol = _NOBODY
+        self._part()
+
+    def _part(self) -> None:
+        """Once nothing can happen to the connection any more, its ends forget each other: no circle of references is
+        left for the garbage collector."""
+        other = self._other
+        if self._gone and other._gone and not self._travelling and not other._travelling:
+            self._other = other._other = _NOWHERE
+
+
+_NOBODY: Final = asyncio.Protocol()
+
+_NOWHERE: Final[MemoryTransport] = MemoryTransport.__new__(MemoryTransport)
+"""The other end of a connection that is over."""
+_NOWHERE._gone = True
+_NOWHERE._travelling = deque()
 
 
 def join(near: MemoryTransport, far: MemoryTransport) -> None:

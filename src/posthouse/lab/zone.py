@@ -108,6 +108,11 @@ class Zone:
 
     # What the machines ask
 
+    @property
+    def mail(self) -> Zone:
+        """The resolver for letters that leave: the same."""
+        return self
+
     def reverse(self, address: str) -> _Answer:
         """The name of an address, when it leads back to it (RFC 1912 §2.1)."""
         pointer = ip_address(address).reverse_pointer
@@ -134,11 +139,6 @@ class Zone:
     async def texts(self, name: str) -> Sequence[str]:
         """The TXT records of a name, as a zone file has them. Raises NoSuchDomain, NoRecords, DnsFailed."""
         return await self._ask(name, ("TXT",))
-
-    @property
-    def mail(self) -> Zone:
-        """The same for letters that leave."""
-        return self
 
     def close(self) -> None:
         """Nothing is under way."""

@@ -15,7 +15,7 @@ from posthouse.store.sqlite.jobs import Deposit, Job
 from posthouse.store.sqlite.pool import Readers, migrate, unavailable
 from posthouse.store.sqlite.writer import Writer
 
-PAGE: Final = 1024  # octets: a thousand nearly empty databases stand beside each other, of some 40 pages each
+PAGE: Final = 2048  # octets: least memory for a hundred letters of 2 KiB in each of a thousand stores (docs/adr/0125)
 
 
 def open_in_memory(now: float) -> sqlite3.Connection:
