@@ -285,6 +285,39 @@ def test_letters_that_a_host_does_not_take() -> None:
     assert letter.events() == []
 
 
+def test_an_alias_stands_for_people_at_two_hosts() -> None:
+    _, (letter,) = run(
+        PAIR.replace('users = "anna"', 'users = ["anna", "alma"]')
+        .replace('to = "bert@b.example"', 'to = "team@a.example"')
+        .replace(
+            'name = "mx.b.example"',
+            'name = "mx.b.example"\nalias = [{ address = "all", to = ["bert@b.example", "bea@b.example"] }]',
+        )
+        .replace('users = "bert"', 'users = ["bert", "bea"]')
+        .replace(
+            'name = "mx.a.example"',
+            'name = "mx.a.example"\nalias = [{ address = "team", to = ["alma@a.example", "all@b.example"] }]',
+        )
+    )
+    assert {address: fate.state for address, fate in letter.fates.items()} == {
+        "team@a.example": "expanded",
+        "alma@a.example": "delivered",
+        "bert@b.example": "delivered",
+        "bea@b.example": "delivered",
+    }
+
+
+def test_aliases_that_stand_for_each_other_at_two_hosts() -> None:
+    """No server can see the circle; the Received fields can (RFC 5321 §6.3)."""
+    _, (letter,) = run(
+        PAIR.replace('to = "bert@b.example"', 'to = "team@a.example"')
+        .replace('name = "mx.b.example"', 'name = "mx.b.example"\nalias = [{ address = "all", to = "team@a.example" }]')
+        .replace('name = "mx.a.example"', 'name = "mx.a.example"\nalias = [{ address = "team", to = "all@b.example" }]')
+    )
+    assert len(letter.accepted) == 51
+    assert [notice.told.to for notice in letter.notices if notice.told] == [["anna@a.example"]]
+
+
 def test_a_crowd_in_small() -> None:
     """The form of the measurement that fits into every run: `make box` has the large one."""
     result = Internet(parse_scenario(box.scenario(30, 300, seed=3))).run()

@@ -172,6 +172,8 @@ notify = ["never", "delay"]
         ('[[letter]]\nfrom = "a@a.example"\nto = []', "a recipient at least"),
         ('[[letter]]\nfrom = "a@a.example"\nto = "a@a.example"\nat = "400d"', "out of bounds"),
         ('[letter]\nfrom = "a@a.example"', "with two brackets"),
+        ('[[host.alias]]\naddress = "x@b.example"\nto = "a@a.example"', "in none of the domains"),
+        ('[[host.alias]]\naddress = "x"\nto = []', "for an address at least"),
         ("[weather]", "there is no such table"),
         ('[host.settings.tls]\noffer = "yes"', "means nothing in the box"),
         ('[host.settings.accounts]\nrecoverable_passwords = "on"', "needs a file"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -26,7 +26,8 @@ def lines(run: Run, found: Sequence[Journey], *, letters: bool = True, verbose: 
         yield run.scenario.spec.title
         yield ""
     for number, journey in enumerate(found if letters else (), 1):
-        yield f"{number}. {_quoted(journey.subject)} from {journey.sender} to {_people(list(journey.fates))}"
+        people = list(journey.fates) if journey.posted is None else journey.posted.recipients
+        yield f"{number}. {_quoted(journey.subject)} from {journey.sender} to {_people(people)}"
         if journey.posted is not None and journey.posted.failure:
             yield f"   {_when(start, journey.begun)}  it could not be sent: {journey.posted.failure}"
         yield from _events(start, journey, "   ", verbose)
@@ -35,9 +36,9 @@ def lines(run: Run, found: Sequence[Journey], *, letters: bool = True, verbose: 
         yield ""
     counted = summary(run, found)
     yield (
-        f"{counted['letters']} letters to {counted['recipients']} recipients: {counted['delivered']} delivered, "
+        f"{_number(counted, 'letters')} to {_number(counted, 'recipients')}: {counted['delivered']} delivered, "
         f"{counted['failed']} failed, {counted['refused']} refused, {counted['waiting']} waiting. "
-        f"{counted['attempts']} attempts, {counted['notices']} notices, {counted['hosts']} hosts."
+        f"{_number(counted, 'attempts')}, {_number(counted, 'notices')}, {_number(counted, 'hosts')}."
     )
 
 
@@ -174,6 +175,10 @@ def _people(names: Sequence[str]) -> str:
     if len(names) > 5:
         shown.append("another one" if len(names) == 6 else f"{len(names) - 5} others")
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}" if shown else "nobody"
+
+
+def _number(counted: Mapping[str, int], what: str) -> str:
+    return f"{counted[what]} {what[:-1] if counted[what] == 1 else what}"
 
 
 def _quoted(text: str) -> str:

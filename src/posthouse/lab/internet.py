@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from posthouse.mail.envelope import Recipient
 from posthouse.mail.mailboxes import Mailbox
 from posthouse.observe.log import QuietLog
 from posthouse.policy.access import RELAY
-from posthouse.ports.store import Network, Route
+from posthouse.ports.store import Alias, Network, Route
 
 SUBMISSION: Final = 587
 SMTP: Final = 25
@@ -100,7 +101,7 @@ class Internet:
 
     def __init__(self, scenario: Scenario, *, transcripts: bool = True) -> None:
         self.box = Box(seed=scenario.spec.seed, start=scenario.start)
-        self.run_of = Run(scenario, Records(), [])
+        self._run = Run(scenario, Records(), [])
         self._transcripts = transcripts and scenario.crowd is None
         self._letters: Sequence[LetterSpec] = scenario.letters
         plans = dict(scenario.hosts)
@@ -123,13 +124,13 @@ class Internet:
         try:
             self.box.run(self._main())
         finally:
-            self.run_of.took = time.perf_counter() - begun
-        return self.run_of
+            self._run.took = time.perf_counter() - begun
+        return self._run
 
     # The hosts
 
     def _furnish(self, plan: HostPlan) -> House:
-        spec, scenario = plan.spec, self.run_of.scenario
+        spec, scenario = plan.spec, self._run.scenario
         manner = Manner([one for one in scenario.refusals if one.host == spec.name], spec.greylist)
         house = self.box.host(
             spec.name,
@@ -140,9 +141,9 @@ class Internet:
             latency=spec.latency,
             bandwidth=float(spec.bandwidth),
         )
-        witness = Witness(house.machine, self.run_of.records, transcripts=self._transcripts)
+        witness = Witness(house.machine, self._run.records, transcripts=self._transcripts)
         house.furnishing = Furnishing(
-            _ErrorLog(spec.name, self.run_of.problems),
+            _ErrorLog(spec.name, self._run.problems),
             witness if self._transcripts else None,
             partial(MannerlyReception, manner=manner),
             witness.store,
@@ -153,18 +154,20 @@ class Internet:
 
     async def _prepare(self, house: House, plan: HostPlan) -> None:
         """What an administrator would type on the new host."""
-        self.run_of.hosts_built += 1
+        self._run.hosts_built += 1
         store, now = house.store, self.box.clock.now()
         for network in plan.spec.relays_for:
             await store.put_network(Network(network, ("smtp", "local", RELAY), None, "", now))
         for route in plan.routes:
             await store.put_route(_route(route, now))
+        for alias in plan.aliases:
+            targets = tuple(Address.parse(target).key for target in alias.to)
+            await store.put_alias(Alias(alias.address, targets, created=now))
 
     # The letters
 
     async def _main(self) -> None:
-        records, end = self.run_of.records, self.run_of.scenario.spec.end
-        self._loop = asyncio.get_running_loop()
+        records, end = self._run.records, self._run.scenario.spec.end
         try:
             async with asyncio.timeout(end):
                 await self._post_all()
@@ -173,23 +176,23 @@ class Internet:
                     await records.changed.wait()
         except TimeoutError:
             pass  # what still waits is told
-        self.run_of.ended = self._loop.time()
+        self._run.ended = self.box.loop.time()
 
     async def _post_all(self) -> None:
         """Sends every letter at its time."""
         async with asyncio.TaskGroup() as group:
             for at, _, spec in sorted(_times(self._letters), key=lambda one: one[:2]):
-                await asyncio.sleep(max(0.0, at - self._loop.time()))
+                await asyncio.sleep(max(0.0, at - self.box.loop.time()))
                 via = self._via(spec)
-                number = len(self.run_of.posted) + 1
-                posted = Posted(number, spec, at, via, f"<{number}.{self.run_of.scenario.spec.seed}@{via}>")
-                self.run_of.posted.append(posted)
+                number = len(self._run.posted) + 1
+                posted = Posted(number, spec, at, via, f"<{number}.{self._run.scenario.spec.seed}@{via}>")
+                self._run.posted.append(posted)
                 house = self.box.houses[via]
                 context = house.machine.context.copy()
                 group.create_task(self._post(posted, house), context=context)
 
     def _via(self, spec: LetterSpec) -> str:
-        return spec.via or self.run_of.scenario.via(spec)
+        return spec.via or self._run.scenario.via(spec)
 
     async def _post(self, posted: Posted, house: House) -> None:
         """Gives a letter to the host, from a program that runs there; its user logs in."""
@@ -236,8 +239,6 @@ class Internet:
 def _content(posted: Posted, now: float) -> bytes:
     """The letter as its sender's program writes it. Bcc stands in it, as some programs leave it: the host where it is
     submitted takes it out (RFC 5322 §3.6.3)."""
-    import io
-
     spec = posted.spec
     text = spec.text if spec.text.endswith("\n") else f"{spec.text}\n"
     octets = text.replace("\n", "\r\n").encode()

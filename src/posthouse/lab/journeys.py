@@ -16,8 +16,8 @@ Key = tuple[str, str]  # a host, and its own id of a letter
 
 @dataclass(slots=True)
 class Fate:
-    """What became of a letter for one recipient: `state` is "delivered", "failed", "refused" or "waiting"; `at` when it
-    came to that, for a letter that waits when it is tried next."""
+    """What became of a letter for one recipient: `state` is "delivered", "failed", "refused", "waiting", or "expanded"
+    for an alias that stood for others; `at` when it came to that, for a letter that waits when it is tried next."""
 
     state: str
     at: float | None = None
@@ -82,6 +82,7 @@ def _of_letter(index: _Index, posted: Posted) -> Journey:
     _follow(index, journey, [])
     for recipient in posted.recipients:
         journey.fates[recipient] = _fate(journey, recipient)
+    _expand(journey)
     for recipient, reply in posted.refused:
         journey.fates[recipient] = Fate("refused", posted.at, posted.via, reply)
     if posted.failure and not journey.accepted:
@@ -90,6 +91,20 @@ def _of_letter(index: _Index, posted: Posted) -> Journey:
             if journey.fates[recipient].state == "waiting":
                 journey.fates[recipient] = Fate("refused", posted.at, posted.via, posted.failure)
     return journey
+
+
+def _expand(journey: Journey) -> None:
+    """Whom aliases stood for are recipients, too, and the aliases are nobody."""
+    seen: dict[str, None] = {}
+    for accepted in journey.accepted:
+        seen.update(dict.fromkeys(accepted.here))
+        seen.update(dict.fromkeys(who for who, _ in accepted.onward))
+    reached = {who: _fate(journey, who) for who in seen if who not in journey.fates}
+    for recipient, fate in list(journey.fates.items()):
+        # Nobody has it, and nobody tries: the next host took it for others.
+        if reached and fate.state == "waiting" and fate.at is None and journey.accepted:
+            journey.fates[recipient] = Fate("expanded", fate.at, fate.host)
+    journey.fates |= {who: fate for who, fate in reached.items() if fate.state != "waiting" or fate.at is not None}
 
 
 def _of_notice(index: _Index, told: Told) -> Journey:
@@ -152,7 +167,7 @@ def summary(run: Run, found: Sequence[Journey]) -> dict[str, int]:
     counted = {state: fates.count(state) for state in ("delivered", "failed", "refused", "waiting")}
     return {
         "letters": len(found),
-        "recipients": len(fates),
+        "recipients": len(fates) - fates.count("expanded"),
         **counted,
         "hosts": run.hosts_built,
         "attempts": sum(attempt.made for attempt in run.records.attempts),

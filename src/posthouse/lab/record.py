@@ -134,7 +134,6 @@ class Witness:
 
     def took(
         self,
-        draft: Draft,
         deliveries: Sequence[Delivery],
         delivered: Sequence[Delivered],
         queued: Sequence[Queued],
@@ -253,7 +252,7 @@ class _WatchedStore:
     ) -> list[Delivered]:
         names = names_of(draft.read_header(HEADER_SEEN))
         delivered = await self._store.deliver(draft, deliveries, letter=letter, envelope=envelope)
-        self._witness.took(draft, deliveries, delivered, (), letter, envelope, names)
+        self._witness.took(deliveries, delivered, (), letter, envelope, names)
         return delivered
 
 
@@ -284,6 +283,6 @@ class _WatchedQueue:
         taken = await self._queue.accept(
             draft, deliveries, queued, letter=letter, envelope=envelope, notices=notices, until=until
         )
-        self._witness.took(draft, deliveries, taken.delivered, queued, letter, envelope, names)
+        self._witness.took(deliveries, taken.delivered, queued, letter, envelope, names)
         self._witness.noticed(notices, letter)
         return taken

@@ -29,6 +29,7 @@ _TITLES: Final = {
     "scenario": "[scenario]",
     "host": "[[host]]",
     "route": "[[host.route]]",
+    "alias": "[[host.alias]]",
     "outage": "[[outage]]",
     "refusal": "[[refusal]]",
     "names": "[[names]]",

@@ -12,10 +12,11 @@ from typing import Any, Final
 from posthouse.config.load import Checker, ConfigError, Problem, examine, places, read_tables
 from posthouse.config.schema import Config
 from posthouse.lab.box import usual_tables
-from posthouse.lab.network import Outage
+from posthouse.lab.network import How, Outage
 from posthouse.lab.schema import (
     LONGEST,
     SECTIONS,
+    AliasSpec,
     CrowdSpec,
     HostSpec,
     LetterSpec,
@@ -45,6 +46,7 @@ class HostPlan:
     config: Config
     users: tuple[str, ...] = ()
     routes: tuple[RouteSpec, ...] = ()
+    aliases: tuple[AliasSpec, ...] = ()
 
 
 @dataclass(slots=True)
@@ -70,7 +72,7 @@ class Scenario:
         begin, end = spec.begin, spec.end
         while begin < self.spec.end:
             for host in spec.host:
-                yield Outage(host, _how(spec.how), begin, end, spec.peer, spec.share / 100, spec.octets, spec.delay)
+                yield Outage(host, How(spec.how), begin, end, spec.peer, spec.share / 100, spec.octets, spec.delay)
             if not spec.every:
                 return
             begin, end = begin + spec.every, end + spec.every
@@ -187,7 +189,11 @@ class _ScenarioReader(Checker):
             except ValueError as error:
                 self.wrong(f"{path}.relays_for", str(error))
         found.hosts[spec.name] = HostPlan(
-            spec, self._config(path, spec), self._users(path, spec), tuple(self._routes(path, spec))
+            spec,
+            self._config(path, spec),
+            self._users(path, spec),
+            tuple(self._routes(path, spec)),
+            tuple(self._aliases(path, spec)),
         )
 
     def _config(self, path: str, spec: HostSpec) -> Config:
@@ -208,20 +214,34 @@ class _ScenarioReader(Checker):
         return config
 
     def _users(self, path: str, spec: HostSpec) -> tuple[str, ...]:
-        users = []
-        for user in spec.users:
-            if "@" not in user and not spec.domains:
-                self.wrong(f"{path}.users", f'"{user}" has no domain, and {spec.name} has none either')
+        users = [self._own_address(f"{path}.users", spec, user) for user in spec.users]
+        return tuple(user for user in users if user)
+
+    def _own_address(self, path: str, spec: HostSpec, text: str) -> str:
+        """An address in a domain of the host; "" for one that is wrong."""
+        if "@" not in text and not spec.domains:
+            self.wrong(path, f'"{text}" has no domain, and {spec.name} has none either')
+            return ""
+        try:
+            address = Address.parse(text if "@" in text else f"{text}@{spec.domains[0]}").key
+        except AddressError as error:
+            self.wrong(path, f'"{text}" is no address ({error})')
+            return ""
+        if address.rpartition("@")[2] not in spec.domains:
+            self.wrong(path, f"{text} is in none of the domains of {spec.name}")
+        return address
+
+    def _aliases(self, path: str, spec: HostSpec) -> Iterable[AliasSpec]:
+        for number, table in enumerate(spec.alias):
+            place = f"{path}.alias[{number}]"
+            alias = self.section(SECTIONS["alias"], table, place)
+            if alias is None:
                 continue
-            try:
-                address = Address.parse(user if "@" in user else f"{user}@{spec.domains[0]}")
-            except AddressError as error:
-                self.wrong(f"{path}.users", f'"{user}" is no account ({error})')
-                continue
-            if address.key.rpartition("@")[2] not in spec.domains:
-                self.wrong(f"{path}.users", f"{user} is in none of the domains of {spec.name}")
-            users.append(address.key)
-        return tuple(users)
+            address = self._own_address(f"{place}.address", spec, alias.address)
+            if not alias.to:
+                self.wrong(f"{place}.to", "an alias stands for an address at least")
+            elif address:
+                yield AliasSpec(address, alias.to)
 
     def _routes(self, path: str, spec: HostSpec) -> Iterable[RouteSpec]:
         for number, table in enumerate(spec.route):
@@ -277,12 +297,6 @@ class _ScenarioReader(Checker):
 
 def _instant(text: str) -> float:
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
-
-
-def _how(text: str) -> Any:
-    from posthouse.lab.network import How
-
-    return How(text)
 
 
 __all__ = ["LONGEST", "HostPlan", "Scenario", "load_scenario", "parse_scenario", "shipped"]

@@ -172,7 +172,7 @@ class Tables(Setting):
     @property
     def allowed(self) -> str:
         """What it may be, in words."""
-        return "any number of tables [[host.route]]"
+        return "any number of such tables, each with a line [[host.route]] or [[host.alias]] of its own"
 
 
 def _moment(help: str) -> Span:
@@ -192,6 +192,14 @@ class RouteSpec:
         str,
         Setting(Kind.CHOICE, "Whether letters for it are taken from everybody.", choices=("no", "yes")),
     ] = "no"
+
+
+@dataclass(slots=True, frozen=True)
+class AliasSpec:
+    """An address of a host that stands for others, as `posthouse alias add` makes it."""
+
+    address: Annotated[str, Setting(Kind.TEXT, "A local part in the first domain, or a whole address.")]
+    to: Annotated[tuple[str, ...], Mailboxes(Kind.TEXT, "For whom it stands, here or elsewhere.")]
 
 
 @dataclass(slots=True, frozen=True)
@@ -240,6 +248,9 @@ class HostSpec:
     ] = field(default_factory=dict)
     route: Annotated[list[Mapping[str, Any]], Tables(Kind.TEXT, "Where letters go that DNS does not decide about.")] = (
         field(default_factory=list)
+    )
+    alias: Annotated[list[Mapping[str, Any]], Tables(Kind.TEXT, "Addresses that stand for others.")] = field(
+        default_factory=list
     )
 
 
@@ -394,6 +405,7 @@ def _section(name: str, kind: Any) -> Section:
 SECTIONS: Final[Mapping[str, Section]] = {
     "host": _section("host", HostSpec),
     "route": _section("host.route", RouteSpec),
+    "alias": _section("host.alias", AliasSpec),
     "outage": _section("outage", OutageSpec),
     "refusal": _section("refusal", RefusalSpec),
     "names": _section("names", NameSpec),
