@@ -20,7 +20,6 @@ from posthouse.mail.address import Address
 from posthouse.mail.budget import Budget
 from posthouse.mail.reply import Pop3, Smtp, Style, Unavailable
 from posthouse.mta.routing import Router
-from posthouse.net.buffers import Buffers
 from posthouse.net.listener import Listener, ListenError, Service, Sessions
 from posthouse.net.sysfiles import machine_name
 from posthouse.net.system import SystemClock, SystemRandom
@@ -130,6 +129,7 @@ class App:
             self._log,
             host=_host(config),
             postmaster=await self._postmaster(config),
+            buffers=self._buffers,
             observer=self._observer,
             poll=self._ground.poll,
             carry=self._ground.carry,

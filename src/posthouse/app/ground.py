@@ -13,8 +13,8 @@ from typing import Protocol
 
 from posthouse.config.schema import DnsSettings
 from posthouse.mta.reception import Reception
+from posthouse.net.buffers import Buffers
 from posthouse.net.dns import DnsResolver
-from posthouse.net.wire import Buffers
 from posthouse.observe.log import Log
 from posthouse.ports.bans import BanStore
 from posthouse.ports.dns import MailResolver, Resolver
@@ -72,7 +72,7 @@ class Ground:
     reception: Callable[..., Reception] = Reception
     poll: float | None = 2.0  # seconds after which the queue is looked at for changes by commands
     carry: Callable[[Carry], Carry] = _as_it_is
-    buffers: Callable[[], Buffers] = Buffers
+    buffers: Callable[[int, Callable[[int], None]], Buffers] = Buffers
 
 
 THIS_MACHINE = Ground()

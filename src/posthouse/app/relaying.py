@@ -42,17 +42,18 @@ class Relaying:
         *,
         host: str,
         postmaster: Address,
+        buffers: Buffers,
         observer: Observer | None = None,
         poll: float | None,
         carry: Callable[[Carry], Carry],
     ) -> None:
-        """`postmaster` is who writes the notices; `poll`: see `queue.manager.QueueManager`; `carry` may put something
-        around each attempt."""
+        """`postmaster` is who writes the notices; `buffers` are those of the connections; `poll`: see
+        `queue.manager.QueueManager`; `carry` may put something around each attempt."""
         self._clock = clock
         self._random = random
         self._log = log
         self._observer = observer
-        self._connect = partial(open_address, buffers=Buffers())
+        self._connect = partial(open_address, buffers=buffers)
         self._former: set[asyncio.Task[None]] = set()
         self._relay: Relay | None = None
         settings = config.relay

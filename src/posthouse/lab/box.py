@@ -16,7 +16,7 @@ from posthouse.lab.loop import MovableClock
 from posthouse.lab.network import LATENCY, BoxLoop, Machine, Network
 from posthouse.lab.zone import Zone
 from posthouse.mta.reception import Reception
-from posthouse.net.wire import Buffers
+from posthouse.net.buffers import Buffers
 from posthouse.observe.log import Log, QuietLog
 from posthouse.ports.store import Store
 from posthouse.ports.system import Clock, Observer
@@ -115,7 +115,7 @@ class House:
                 reception=furnishing.reception,
                 poll=None,
                 carry=furnishing.wrap_carry,
-                buffers=lambda: self.buffers,
+                buffers=lambda most, tell: self.buffers,
             ),
         )
         await self.app.start()

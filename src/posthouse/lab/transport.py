@@ -81,6 +81,7 @@ class MemoryTransport(asyncio.Transport):
         self._retry = FIRST_RETRY
         self._unread: deque[bytes | None] = deque()  # what arrived and was not read yet
         self._pending = 0  # octets written here that the other program has not read
+        self._high, self._low = HIGH, LOW
         self._begun = False
         self._paused = False  # reading
         self._held = False  # the program was asked to stop writing
@@ -128,7 +129,7 @@ class MemoryTransport(asyncio.Transport):
             return
         self._pending += len(octets)
         self._send(octets)
-        if not self._held and self.get_write_buffer_size() > HIGH:
+        if not self._held and self.get_write_buffer_size() > self._high:
             self._held = True
             self._protocol.pause_writing()
 
@@ -147,7 +148,11 @@ class MemoryTransport(asyncio.Transport):
         return max(0, self._pending - WINDOW)
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
-        return LOW, HIGH
+        return self._low, self._high
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self._high = HIGH if high is None else high
+        self._low = self._high // 4 if low is None else low
 
     def close(self) -> None:
         if not self._closing:
@@ -251,7 +256,7 @@ class MemoryTransport(asyncio.Transport):
         if self._gone:
             return
         size = self.get_write_buffer_size()
-        if self._held and size <= LOW:
+        if self._held and size <= self._low:
             self._held = False
             self._loop.call_soon(self._resume, context=self._context)
         if self._closing and not size:
