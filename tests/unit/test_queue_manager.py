@@ -217,6 +217,25 @@ async def test_a_command_beside_the_server_is_seen(bench: Bench) -> None:
     await bench.empty()
 
 
+async def test_a_dead_destination_is_tried_when_somebody_says_so(bench: Bench) -> None:
+    """Would catch `posthouse queue retry` that is answered from memory, so that a mended host stays dead."""
+
+    def dead(parcel: Parcel, known: Result | None) -> Carried:
+        later = bench.clock.now() + 3600
+        return Carried([Settled(item.id, later, dead=True) for item in parcel.items], dead=DEAD_RESULT)
+
+    bench.attempts.answer = dead
+    bench.attempts.gate.set()
+    await bench.put("a@far.example")
+    await bench.manager.start()
+    await bench.attempts.until(1)
+    async with asyncio.timeout(20):
+        while await bench.store.queue.hasten(Wanted()) == 0:  # until the first result is written
+            await asyncio.sleep(0.01)
+    await bench.attempts.until(2)
+    assert bench.attempts.seen[1] == ("far.example", None)
+
+
 async def test_what_cannot_be_written_is_kept_and_written_later(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A letter that was taken must not leave again because the disk was full for a while."""
     monkeypatch.setattr("posthouse.queue.manager.AGAIN", 0.01)

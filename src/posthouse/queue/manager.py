@@ -147,11 +147,15 @@ class QueueManager:
     # Time
 
     async def _look(self) -> None:
-        """Learns anew what waits."""
+        """Learns anew what waits. What somebody made due is really tried, however dead its destination is known to be:
+        whoever says so may have mended it."""
         waiting = await self._store.waiting()
+        now = self._clock.now()
         for one in waiting:
             site = self._site(one.destination)
             site.stalled = site.stalled or one.dead > 0
+            if one.due <= now:
+                site.forgive()
             self._plan(site, one.due)
         self._arm()
 

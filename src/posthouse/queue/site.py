@@ -57,6 +57,10 @@ class Site:
         self.stalled = True
         return news
 
+    def forgive(self) -> None:
+        """The next letter is tried, whatever was found before; if nobody is reached, the pauses go on to grow."""
+        self.dead_until = 0.0
+
     def lived(self, most: int) -> bool:
         """It took a letter. True when letters wait that had reached nobody."""
         self.dead, self.dead_until, self.deaths = None, 0.0, 0
