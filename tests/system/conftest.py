@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.raw import collect
-from tests.system.server import Server, add_account, prepare_data, serving
+from tests.system.server import Server, add_account, prepare_data, run_posthouse, serving
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +51,21 @@ _numbers = itertools.count(1)
 def mailbox(new_mailbox: Callable[[], str]) -> str:
     """The address of an empty mailbox."""
     return new_mailbox()
+
+
+@pytest.fixture
+def sender(server: Server, new_mailbox: Callable[[], str]) -> Iterator[str]:
+    """Somebody with an empty mailbox; what is left of their letters in the queue is dropped at the end."""
+    address = new_mailbox()
+    yield address
+    run_posthouse(server.data, "queue", "drop", "--sender", address, code=None)
+
+
+@pytest.fixture
+def domain(request: pytest.FixtureRequest) -> str:
+    """A domain of the test's own: no other test has told the server anything about it."""
+    name: str = request.node.name
+    return "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-") + ".example"
 
 
 @pytest.fixture(scope="session")
