@@ -23,6 +23,7 @@ from posthouse.net.dial import open_address
 from posthouse.observe.log import Log
 from posthouse.ports.directory import Directory
 from posthouse.ports.queue import Carried, Parcel, QueueStore, Result
+from posthouse.ports.store import Route
 from posthouse.ports.system import Clock, Observer, Random
 from posthouse.queue.manager import Carry, QueueManager
 
@@ -79,7 +80,14 @@ class Relaying:
             closing.add_done_callback(self._former.discard)
         limits = replace(config.relay.limits, send_eight_bit=config.relay.eight_bit == "send")
         self._relay = Relay(
-            self._plan, self._log, self._clock, name=host, limits=limits, connect=self._connect, observer=self._observer
+            self._plan,
+            self._log,
+            self._clock,
+            name=host,
+            limits=limits,
+            connect=self._connect,
+            observer=self._observer,
+            way=self._way,
         )
         self._dispatcher = Dispatcher(
             self._relay.deliver,
@@ -108,6 +116,9 @@ class Relaying:
 
     async def _plan(self, destination: str) -> Plan:
         return await self._router.plan(destination)
+
+    def _way(self, destination: str) -> Route | None:
+        return self._router.way(destination)
 
     async def _carry(self, parcel: Parcel, known: Result | None) -> Carried:
         return await self._dispatcher.carry(parcel, known)

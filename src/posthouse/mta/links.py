@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +21,9 @@ from posthouse.ports.system import Observer
 
 STILL: Final = 1.0  # seconds after which a connection is asked whether it is still there before a letter is risked
 GOODBYE: Final = 200  # sessions that say goodbye at the same time; further ones are just closed
+
+Key = tuple[str, Hashable]
+"""A destination, and what decided how it is reached."""
 
 _WHEN: Final = {
     "none": When.NEVER,
@@ -155,29 +158,29 @@ class Pool:
     def __init__(self, limits: RelayLimits) -> None:
         self._limits = limits
         self._loop = asyncio.get_running_loop()
-        self._waiting: dict[str, deque[Link]] = {}
+        self._waiting: dict[Key, deque[Link]] = {}
         self._count = 0
         self._timer: asyncio.TimerHandle | None = None
         self._leaving: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    def take(self, destination: str) -> Link | None:
+    def take(self, key: Key) -> Link | None:
         """A session with a host of this destination, the last one that was used."""
-        links = self._waiting.get(destination)
+        links = self._waiting.get(key)
         while links:
             link = links.pop()
             self._count -= 1
             if not links:
-                del self._waiting[destination]
+                del self._waiting[key]
             if link.alive:
                 return link
             link.client.close()
         return None
 
-    def put(self, destination: str, link: Link) -> None:
+    def put(self, key: Key, link: Link) -> None:
         """Keeps a session, or says goodbye to it when it has served enough."""
         limits, now = self._limits, self._loop.time()
-        links = self._waiting.get(destination)
+        links = self._waiting.get(key)
         full = self._count >= limits.idle_connections or (links is not None and len(links) >= limits.idle_each)
         worn = link.letters >= limits.letters or now - link.born >= limits.age
         if full or worn or self._closed or limits.idle <= 0 or not link.alive:
@@ -185,7 +188,7 @@ class Pool:
             return
         link.parked = now
         if links is None:
-            links = self._waiting[destination] = deque()
+            links = self._waiting[key] = deque()
         links.append(link)
         self._count += 1
         if self._timer is None:
@@ -214,12 +217,12 @@ class Pool:
             self._timer = self._loop.call_at(max(first + self._limits.idle, now + 0.1), self._sweep)
 
     def _old(self, before: float) -> Iterator[Link]:
-        for destination, links in list(self._waiting.items()):
+        for key, links in list(self._waiting.items()):
             while links and links[0].parked <= before:
                 self._count -= 1
                 yield links.popleft()
             if not links:
-                del self._waiting[destination]
+                del self._waiting[key]
 
     async def close(self) -> None:
         """Says goodbye to all."""

@@ -7,7 +7,7 @@ to the queue is a result for each recipient, whatever happens.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -17,7 +17,7 @@ from posthouse.mail.limits import RelayLimits
 from posthouse.mail.reply import Unavailable
 from posthouse.mta.answers import at, of_answer, of_failure, ours, too_many
 from posthouse.mta.fitting import Fitting
-from posthouse.mta.links import STILL, Link, Opener, Pool
+from posthouse.mta.links import STILL, Key, Link, Opener, Pool
 from posthouse.mta.plan import Hop, NoRoute, Plan
 from posthouse.net.dial import open_address
 from posthouse.net.race import Connect, race
@@ -30,6 +30,8 @@ REWRITING: Final = 2  # letters that are rewritten for old hosts at the same tim
 ELSEWHERE: Final = ("mail", "rcpt", "data", "rset")  # a session that ends there leaves the letter for another host
 
 Planner = Callable[[str], Awaitable[Plan]]
+Way = Callable[[str], Hashable]
+"""What decides how a destination is reached: when it is another one, no session serves any longer that was begun so."""
 
 
 class Relay:
@@ -46,8 +48,10 @@ class Relay:
         connect: Connect = open_address,
         observer: Observer | None = None,
         trust: Trust | None = None,
+        way: Way = hash,
     ) -> None:
         self.plan = plan
+        self.way = way
         self.log = log
         self.limits = limits or RelayLimits()
         self.connect = connect
@@ -111,6 +115,7 @@ class _Attempt:
         self._fitting = Fitting(parcel, send_eight_bit=relay.limits.send_eight_bit, turn=relay.rewriting)
         self._refusals: list[Result] = []  # why hosts were of no use
         self._sessions = 0  # that failed
+        self._begun: Key = ("", None)
         self._met = False  # a host was ready to hear of the letter
         limits = relay.limits
         self._loop = asyncio.get_running_loop()
@@ -120,18 +125,25 @@ class _Attempt:
 
     async def run(self) -> None:
         """Tries the connection that waits, then the hosts of the plan."""
-        if (link := self._relay.pool.take(self._parcel.destination)) is not None:
+        if (link := self._relay.pool.take(self._key())) is not None:
             self.reused = True
             await self._use(link)
             if not self._open():
                 return
             self.reused = self._met = False
+        self._key()
         plan = await self._relay.plan(self._parcel.destination)
         for hop in plan.hops[: self._relay.limits.hosts]:
             await self._try_host(hop, plan)
             if not self._open() or self._sessions >= self._relay.limits.sessions or self._seconds() <= 0:
                 break
         self.rest(self._why())
+
+    def _key(self) -> Key:
+        """Under which sessions are kept that are begun now."""
+        destination = self._parcel.destination
+        self._begun = (destination, self._relay.way(destination))
+        return self._begun
 
     def close(self) -> None:
         """Lets go of what the attempt took."""
@@ -213,7 +225,7 @@ class _Attempt:
             if not kept:
                 client.close()
         if kept:
-            self._relay.pool.put(self._parcel.destination, link)
+            self._relay.pool.put(self._begun, link)
 
     async def _transact(self, link: Link, places: Sequence[int]) -> bool:
         """One transaction for these recipients. True while the session is good for another."""

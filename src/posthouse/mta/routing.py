@@ -73,6 +73,10 @@ class Router:
         route = self.route(address)
         return route is not None and route.local and not route.targets
 
+    def way(self, destination: str) -> Route | None:
+        """The route that a destination has now: while it stays the same, so do hosts, TLS and login."""
+        return self._current().way(destination)
+
     def schedule(self, destination: str) -> Schedule | None:
         """The timetable that the route of a destination has for itself."""
         table = self._current()
