@@ -131,7 +131,7 @@ def read_notice(octets: bytes) -> Told:
     report = read_report(octets)
     assert report is not None
     blocks = parts[1].get_payload()
-    fields = [dict(block.items()) for block in blocks] if isinstance(blocks, list) else []
+    fields = [dict(block.items()) for block in blocks if isinstance(block, EmailMessage)]
     assert parts[1].get_content_type() in ("message/delivery-status", "message/global-delivery-status")
     return Told(octets, message, report, parts[0].get_content(), fields)
 

@@ -58,7 +58,7 @@ def postfix(to: Endpoint, host: str) -> Iterator[Endpoint]:
     find_program(str(POSTFIX_DAEMONS / "master"))
     if os.geteuid() != 0:
         leave_out("Postfix starts only as root")
-    with _folder() as folder:
+    with folder_for_servers() as folder:
         relay = Relay(folder, to, host)
         try:
             relay.start(0)
@@ -113,7 +113,7 @@ def opensmtpd(to: Endpoint, host: str) -> Iterator[Endpoint]:
     unshare = find_program("unshare")
     if os.geteuid() != 0 or subprocess.run([unshare, "--mount", "true"], capture_output=True).returncode != 0:
         leave_out("OpenSMTPD needs root and a mount namespace")
-    with _folder() as folder:
+    with folder_for_servers() as folder:
         port = free_port()
         for name, lines in (("passwd", _USERS), ("group", _GROUPS)):
             (folder / name).write_text(Path("/etc", name).read_text() + lines)
@@ -151,7 +151,7 @@ exec "$1/usr/sbin/smtpd" -d -f "$2/smtpd.conf"
 
 
 @contextlib.contextmanager
-def _folder() -> Iterator[Path]:
+def folder_for_servers() -> Iterator[Path]:
     """A folder that the servers' own users may enter, which pytest's are not."""
     folder = Path(tempfile.mkdtemp(prefix="relay-"))
     folder.chmod(0o755)

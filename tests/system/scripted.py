@@ -122,9 +122,9 @@ class Talk:
 class ScriptedServer:
     """Listens on loopback and plays the script for each connection, in a thread of its own."""
 
-    def __init__(self, script: Callable[[Talk], None], host: str = "127.0.0.1") -> None:
+    def __init__(self, script: Callable[[Talk], None], host: str = "127.0.0.1", port: int = 0) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._listener = socket.create_server((host, 0), family=family)
+        self._listener = socket.create_server((host, port), family=family)
         self._script = script
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.talks: list[Talk] = []

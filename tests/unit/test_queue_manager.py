@@ -230,7 +230,7 @@ async def test_a_dead_destination_is_tried_when_somebody_says_so(bench: Bench) -
     await bench.manager.start()
     await bench.attempts.until(1)
     async with asyncio.timeout(20):
-        while await bench.store.queue.hasten(Wanted()) == 0:  # until the first result is written
+        while await bench.store.queue.hasten(Wanted()) == 0:  # noqa: ASYNC110 (the first result is being written)
             await asyncio.sleep(0.01)
     await bench.attempts.until(2)
     assert bench.attempts.seen[1] == ("far.example", None)
