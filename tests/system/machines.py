@@ -12,6 +12,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.system.programs import find_program, leave_out
 from tests.system.scripted import ScriptedServer, Talk
@@ -30,7 +31,8 @@ class Machine:
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
         """This thread, for the length of a `with` block."""
-        with open("/proc/thread-self/ns/net", "rb") as before, open(f"/proc/{self.holder.pid}/ns/net", "rb") as there:
+        mine, other = Path("/proc/thread-self/ns/net"), Path(f"/proc/{self.holder.pid}/ns/net")
+        with mine.open("rb") as before, other.open("rb") as there:
             _enter(there.fileno())
             try:
                 yield
