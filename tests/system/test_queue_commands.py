@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import time
 
-from tests.system.next_host import next_host, taken
+from tests.system.next_host import Act, next_host, taken
 from tests.system.outgoing import add_route, is_empty, queued, submit, wait_gone, wait_queue, wait_tried
 from tests.system.raw import collect
 from tests.system.server import Server, run_posthouse, wait_for
 
-LATER = {"mail": b"451 4.3.2 not now\r\n"}
+LATER: dict[str, Act] = {"mail": b"451 4.3.2 not now\r\n"}
 AT_ONCE = 5.0  # seconds; the server looks every two
 
 

@@ -76,6 +76,70 @@ def test_those_for_elsewhere_are_told_why(mistrusted: Server) -> None:
         assert session.reply().startswith(b"554 5.7.1 ")
 
 
+def test_this_machine_relays_only_by_login_or_by_a_word_of_the_administrator(data: Path) -> None:
+    """Would catch a web form on the same machine that sends through us to the whole world, and a network that keeps
+    its right after it was taken away."""
+    with serving(data, "smtp", "submission", "pop3") as server:
+
+        def ask(recipient: bytes = b"victim@other.example") -> bytes:
+            with greeted(server.smtp) as session:
+                session.ask(b"MAIL FROM:<%s>" % SENDER.encode(), b"250")
+                return session.ask(b"RCPT TO:<%s>" % recipient)[:9]
+
+        assert ask() == b"554 5.7.1"
+        run_posthouse(data, "network", "add", "127.0.0.1", "--allow", "relay")
+        assert ask() == b"250 2.1.5"
+        run_posthouse(data, "network", "remove", "127.0.0.1")
+        assert ask() == b"554 5.7.1"
+
+
+@pytest.fixture
+def with_routes(mistrusted: Server) -> Iterator[Server]:
+    """Routes say where letters go, not who may send them; only `--local` says that a domain is ours."""
+    routes = {
+        "other.example": ("--to", "127.0.0.1:9"),
+        "ours.example": ("--to", "127.0.0.1:9", "--local"),
+        "*.below.example": ("--to", "127.0.0.1:9", "--local"),
+        "nowhere.example": ("--local",),
+    }
+    for pattern, words in routes.items():
+        run_posthouse(mistrusted.data, "route", "add", pattern, *words)
+    yield mistrusted
+    run_posthouse(mistrusted.data, "route", "remove", *routes)
+
+
+LOCAL = {
+    b"anna@ours.example": b"250 2.1.5",
+    b"anna@OURS.example": b"250 2.1.5",
+    b"anna@x.below.example": b"250 2.1.5",
+    b"anna@nowhere.example": b"550 5.1.1",
+    b"victim@other.example": b"554 5.7.1",
+    b"victim@sub.ours.example": b"554 5.7.1",
+    b"victim@below.example": b"554 5.7.1",
+    b"victim@notours.example": b"554 5.7.1",
+    b"victim@third.example": b"554 5.7.1",
+    b"victim@ours.example.evil.example": b"554 5.7.1",
+}
+
+
+def test_strangers_may_write_to_domains_that_a_route_calls_ours_and_to_no_other(with_routes: Server) -> None:
+    with greeted(with_routes.smtp) as session:
+        for recipient, reply in LOCAL.items():
+            session.ask(b"MAIL FROM:<%s>" % STRANGER, b"250")
+            assert session.ask(b"RCPT TO:<%s>" % recipient).startswith(reply), recipient
+            session.ask(b"RSET", b"250")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_no_form_is_relayed_beside_routes(with_routes: Server, form: str) -> None:
+    """Would catch a form that a route lets through, though plain it would not be."""
+    utf8 = b" SMTPUTF8" if not FORMS[form].isascii() else b""
+    with greeted(with_routes.smtp) as session:
+        session.ask(b"MAIL FROM:<%s>%s" % (STRANGER, utf8), b"250")
+        assert session.ask(b"RCPT TO:%s" % FORMS[form])[:1] == b"5"
+        session.ask(b"DATA", b"5")
+
+
 @pytest.mark.parametrize(
     "form", [b"<test@x.mail>", b"<TEST@X.MAIL>", b'<"test"@x.mail>', b"<@other.example:test@x.mail>"]
 )
