@@ -62,10 +62,11 @@ def run(
     *,
     at_ready: Callable[[], None] | None = None,
     at_done: Callable[[], None] | None = None,
+    domain: str = DOMAIN,
     options: Mapping[str, int],
 ) -> Load:
     """Run the generator to its end; `at_ready` and `at_done` are called while every session waits."""
-    words = [str(build()), mode, f"port={port}", f"domain={DOMAIN}", f"password={PASSWORD}"]
+    words = [str(build()), mode, f"port={port}", f"domain={domain}", f"password={PASSWORD}"]
     words += [f"{name}={value}" for name, value in options.items()]
     with subprocess.Popen(
         words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

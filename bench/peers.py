@@ -20,6 +20,7 @@ from pathlib import Path
 from bench.generator import DOMAIN, PASSWORD, user
 from bench.letters import letter
 from bench.machine import BenchError, free_port, start, stop, wait_for_port
+from bench.sink import Sink
 
 POSTFIX_DAEMONS = Path("/usr/lib/postfix/sbin")
 DOVECOT = Path("/usr/sbin/dovecot")
@@ -55,6 +56,7 @@ class Server(ABC):
     smtp_port: int = 0
     pop3_port: int = 0
     pop3s_port: int = 0
+    sink: Sink | None = None  # where letters go that are carried on
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -81,6 +83,8 @@ class Server(ABC):
         for process in reversed(self.processes):
             stop(process)
         self.processes.clear()
+        if self.sink is not None:
+            self.sink.stop()
 
 
 class MaildirServer(Server):

@@ -54,6 +54,15 @@ class Posthouse(Server):
         if not readable or process.stdout.readline().strip() != b"ready":
             raise BenchError(f"Posthouse did not say `ready` within 30 seconds; see below.\n{self.last_words()}")
 
+    def restart(self, settings: str = "") -> float:
+        """Stop it and start it anew, with these settings if there are any; returns the seconds until `ready`."""
+        self.stop()
+        if settings:
+            (self.data / "posthouse.toml").write_text(settings, encoding="ascii")
+        began = time.monotonic()
+        self.serve()
+        return time.monotonic() - began
+
     @property
     def log(self) -> Path:
         return self.folder / "posthouse.log"

@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from bench import generator
+from bench import generator, onward
 from bench.machine import BenchError
 from bench.posthouse import Posthouse
 from bench.workloads import Workload, workloads
@@ -70,14 +70,14 @@ def hottest(raw: Path, lines: int) -> str:
 def main() -> int:
     """Entry point."""
     parser = argparse.ArgumentParser(prog="python -m bench.profile", description=__doc__)
-    parser.add_argument("workload", choices=[workload.key for workload in workloads()])
+    parser.add_argument("workload", choices=[workload.key for workload in [*workloads(), *onward.workloads()]])
     parser.add_argument("--lines", type=int, default=40, metavar="N", help="how many functions to print")
     parser.add_argument("--scale", type=float, default=2.0, metavar="X", help="X times the messages of the workload")
     parser.add_argument("--native", action="store_true", help="C functions too; slows the server down")
     parser.add_argument("--posthouse", default="", metavar="CMD", help="how to call posthouse")
     parser.add_argument("--raw", type=Path, default=None, metavar="FILE", help="keep the raw samples here")
     found = parser.parse_args()
-    workload = next(w for w in workloads() if w.key == found.workload)
+    workload = next(w for w in [*workloads(), *onward.workloads()] if w.key == found.workload)
     try:
         generator.build()
         with tempfile.TemporaryDirectory(prefix="posthouse-bench-") as name:

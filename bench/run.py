@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench import generator, machine, peers, report
+from bench import generator, machine, onward, peers, report
 from bench.machine import BenchError
 from bench.posthouse import Posthouse
 from bench.workloads import Peer, Workload, workloads
@@ -138,6 +138,8 @@ def _maker(peer: Peer, scheme: str, idle: int) -> Callable[[Path], peers.Server]
         return peers.PostfixDovecot
     if peer is Peer.POSTFIX_VIRTUAL:
         return peers.PostfixVirtual
+    if peer is Peer.POSTFIX_RELAY:
+        return onward.PostfixRelay
     return lambda folder: peers.DovecotPop3(folder, shared=peer is Peer.DOVECOT_SHARED, scheme=scheme, idle=idle)
 
 
@@ -217,6 +219,7 @@ def measure(options: Options) -> int:
     if options.peers:
         peers.install()
     every = workloads(500, 10_000) if options.short else workloads()
+    every += onward.workloads(10_000 if options.short else 100_000)
     chosen = choose(every, options.only)
     adopt_orphans()
     machine.share_priority(os.getpid())

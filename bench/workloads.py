@@ -26,6 +26,7 @@ class Peer(Enum):
     POSTFIX_VIRTUAL = "Postfix virtual"
     DOVECOT_TUNED = "Dovecot, logins tuned"
     DOVECOT_SHARED = "Dovecot, shared POP3 processes"
+    POSTFIX_RELAY = "Postfix relaying"
 
 
 DELIVERING = (Peer.POSTFIX_DOVECOT, Peer.POSTFIX_VIRTUAL)
@@ -89,7 +90,7 @@ def smtp(**options: int) -> Callable[[Server, int], Sample]:
         if delivered != count * rcpts:
             raise BenchError(f"{server.name}: {count * rcpts} letters were sent, {delivered} lie in the mailboxes")
         figure = count * size / seconds / 1e6 if size == MIB else count * rcpts / seconds
-        return _sample(load, figure, cpu / count)
+        return sample_of(load, figure, cpu / count)
 
     return measure
 
@@ -99,7 +100,7 @@ def poll(server: Server, count: int) -> Sample:
     cpu = cpu_seconds(server.roots())
     load = generator.run("poll", server.pop3_port, options={"total": count, "sessions": 20, "mailboxes": MAILBOXES})
     cpu = cpu_seconds(server.roots()) - cpu
-    return _sample(load, load.per_second, cpu / count)
+    return sample_of(load, load.per_second, cpu / count)
 
 
 def log_in_everywhere(server: Server) -> object:
@@ -131,7 +132,7 @@ def retrieve(sessions: int, messages: int, *, depth: int = 1, size: int = 4 * KI
             },
         )
         figure = load.mb_per_second if size == MIB else load.per_second
-        return _sample(load, figure, (cpu[1] - cpu[0]) / load.count)
+        return sample_of(load, figure, (cpu[1] - cpu[0]) / load.count)
 
     return measure
 
@@ -175,7 +176,7 @@ def large_maildrop(server: Server, count: int) -> Sample:
         load = generator.run("poll", server.pop3_port, options={"total": 1, "sessions": 1, "mailboxes": 1})
         samples.append(load.p50_ms)
     cpu = cpu_seconds(server.roots()) - cpu
-    return _sample(load, statistics.median(samples), cpu / count)
+    return sample_of(load, statistics.median(samples), cpu / count)
 
 
 def idle(server: Server, sessions: int) -> Sample:
@@ -191,12 +192,13 @@ def idle(server: Server, sessions: int) -> Sample:
         "idle", server.pop3_port, at_ready=note, options={"sessions": sessions, "mailboxes": sessions, "logins": 10}
     )
     after, rss = seen[0]
-    sample = _sample(load, (after - before.pss_kib) / sessions, 0.0)
+    sample = sample_of(load, (after - before.pss_kib) / sessions, 0.0)
     sample.rss_kib = rss
     return sample
 
 
-def _sample(load: Load, figure: float, cpu_seconds_each: float) -> Sample:
+def sample_of(load: Load, figure: float, cpu_seconds_each: float) -> Sample:
+    """A figure of the server with what the generator tells of its run."""
     own = load.own_cpu_seconds / load.seconds if load.seconds > 1e-6 else math.nan
     return Sample(figure, cpu_seconds_each * 1e6, load.p50_ms, load.p99_ms, own)
 

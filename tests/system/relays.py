@@ -85,7 +85,7 @@ def postfix_next(certificate: Path, mailboxes: int) -> Iterator[NextHop]:
     find_program(str(POSTFIX_DAEMONS / "master"))
     if os.geteuid() != 0:
         leave_out("Postfix starts only as root")
-    with _folder() as folder:
+    with folder_for_servers() as folder:
         key = folder / "certificate.pem"
         key.write_bytes(certificate.read_bytes())
         key.chmod(0o600)
