@@ -262,13 +262,12 @@ class Reception:
     async def _target(self, client: Client, address: Address) -> Account | str | list[Member]:
         """Where a recipient is: an account here, the name of a destination, or for an alias those it stands for. Raises
         Rejected."""
-        # The account first: where there is one, its domain is ours.
-        literal = address.domain.startswith("[")
-        account = None if literal else await self._directory.find(address)
+        ours = not address.domain or await self._directory.is_local(address.domain)
         welcome = client.account is not None or client.may(LOCAL)
-        if account is not None and welcome:
+        # Letters for elsewhere look for no account: every look-up in vain costs as much as parsing ten commands.
+        account = await self._directory.find(address) if ours and welcome else None
+        if account is not None:
             return account
-        ours = not literal and (not address.domain or await self._directory.is_local(address.domain))
         if ours and welcome and (members := await self._members(client, address)):
             return members
         if ours:  # who must log in first does not learn who is here

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, cast
 
 from posthouse.ports.store import Account, Alias, Credential, Domain, Maildrop, Network, Route
 from posthouse.ports.system import Clock
@@ -21,6 +21,7 @@ MARKER: Final = "directory.changes"  # in the data directory
 LIFETIME: Final = 1.0  # seconds; also covers a process that was killed between its COMMIT and its mark
 MOST: Final = 10_000
 ROWS: Final = 50_000  # of all maildrops in memory together: some 8 MB
+_UNKNOWN: Final = object()
 DROP_LIFETIME: Final = 60.0  # seconds
 
 
@@ -44,7 +45,7 @@ class Lookups:
 
     def __init__(self, directory: DataDirectory, clock: Clock) -> None:
         self._clock = clock
-        self._domains: dict[str, Domain] = {}
+        self._domains: dict[str, Domain | None] = {}
         self._accounts: dict[str, Account] = {}
         self._aliases: dict[str, Alias] = {}
         self._networks: tuple[Network, ...] = ()
@@ -67,14 +68,16 @@ class Lookups:
             self._mark = None
 
     def domain(self, name: str, find: Callable[[str], Domain | None]) -> Domain | None:
-        """The domain, from memory or by `find`. What does not exist is asked for every time."""
+        """The domain, from memory or by `find`. That it is none of ours is remembered too: letters for elsewhere ask
+        for it with every recipient."""
         self._check()
-        if (known := self._domains.get(name)) is None and (known := find(name)) is not None:
-            self._domains[name] = known
-        return known
+        known = self._domains.get(name, _UNKNOWN)
+        if known is _UNKNOWN:
+            known = self._domains[name] = find(name)
+        return cast("Domain | None", known)
 
     def account(self, address: str, find: Callable[[str], Account | None]) -> Account | None:
-        """The account likewise. One with a quota is never from memory, because what it holds must be current."""
+        """The account likewise; what does not exist is asked for every time. One with a quota is never from memory, because what it holds must be current."""
         self._check()
         if (known := self._accounts.get(address)) is None and (known := find(address)) is not None and not known.quota:
             self._accounts[address] = known
