@@ -24,6 +24,7 @@ VERBS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "serve": ("posthouse.cli.serve:serve", "Run the server."),
         "send": ("posthouse.cli.send:send", "Compose a message and send it."),
         "read": ("posthouse.cli.read:read", "Collect and read mail."),
+        "outbox": ("posthouse.cli.outbox:outbox", "The letters that wait on this machine."),
         "trace": ("posthouse.cli.trace:trace", "The path of a message: where it was, how long each leg took."),
         "domain": ("posthouse.cli.admin:domain", "The domains whose mail lies here."),
         "account": ("posthouse.cli.admin:account", "The people who have a mailbox here."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,6 +13,7 @@ import click
 
 from posthouse.cli.exits import Exit, Problem, Verb, complain, finish, print_json
 from posthouse.cli.security import security_of, tls_options
+from posthouse.cli.sendoptions import queue_options
 
 if TYPE_CHECKING:
     from posthouse.cli.dialogue import Person
@@ -47,6 +49,7 @@ T = TypeVar("T")
     default=None,
     help="Break off there, and send nothing.",
 )
+@queue_options
 @click.option("--dry-run", is_flag=True, help="Print the exact octets of the message, and send nothing.")
 @click.option("--timeout", type=click.FloatRange(min=0.1), default=None, metavar="S", help="Seconds to wait each time.")
 @click.option("--server", default="", metavar="HOST:PORT", help="What the dialogue offers as the server.")
@@ -206,21 +209,26 @@ def _read_files(text: str, directory: Path) -> list[Attachment]:
 
 
 def _once(options: dict[str, Any]) -> int:
-    import asyncio
+    from posthouse.cli import keeping, sending
+    from posthouse.cli.helpers import Progress, find_password, parse_url
+    from posthouse.cli.routes import route_of
 
-    from posthouse.cli import sending
-    from posthouse.cli.helpers import Progress, find_password, observer, parse_url
-
+    hold = keeping.check(options)
     server, login = (None, "") if not options["url"] else parse_url(options["url"], SCHEMES)
     login = options["user"] or login
     if server is None and not options["dry_run"]:
         raise Problem(Exit.USAGE, "There is no server to send to: give --url smtp://user@host:port.")
-    password = find_password(login, stdin=options["password_stdin"]) if login and not options["dry_run"] else ""
+    offline = options["dry_run"] or options["queue"]
+    password = find_password(login, stdin=options["password_stdin"]) if login and not offline else ""
     letter, message_id = _letter(options, login)
     if options["dry_run"]:
         return _dry_run(letter, options)
     assert server is not None
+    desk = keeping.Desk(route_of(options, login), keeps=not options["no_queue"])
+    if options["queue"]:
+        return _tell(keeping.queued(desk.queue(letter, message_id, time.time() + hold), letter), options)
     progress = Progress("Sending", wanted=not (options["quiet"] or options["as_json"] or options["verbose"]))
+    recorder = keeping.Recorder(options["verbose"])
     plan = sending.Plan(
         server,
         letter,
@@ -230,12 +238,12 @@ def _once(options: dict[str, Any]) -> int:
         stop_after=sending.STAGES.get((options["stop_after"] or "").upper(), ""),
         timeout=options["timeout"],
         security=security_of(options, options["url"]),
-        consent=lambda: _consent(options),
-        observer=observer(options["verbose"]),
+        consent=lambda: desk.agree(_consent(options)),
+        observer=recorder.transcript,
         on_progress=progress,
     )
     try:
-        report = asyncio.run(sending.deliver(plan))
+        report = keeping.sit_out(desk, plan, hold) if hold else keeping.hand_over(desk, plan, recorder)
     finally:
         progress.end()
     return _tell(report, options)
@@ -272,13 +280,14 @@ def _letter(options: dict[str, Any], login: str) -> tuple[Letter, str]:
     if not (to or cc or bcc):
         raise Problem(Exit.USAGE, "There is no recipient: give one or more addresses, or -t.")
     attachments = [letters.attachment(Path(name)) for name in options["attach"]]
-    fields = [_header(text) for text in options["header"]]
+    fields = [read_field(text) for text in options["header"]]
     text = letters.text_part(options["message"]) if options["message"] is not None else _standard_input()
     draft = letters.Draft(senders[0], options["subject"], text, to, cc, bcc, fields, attachments)
     return draft.compose()
 
 
-def _header(text: str) -> tuple[str, str]:
+def read_field(text: str) -> tuple[str, str]:
+    """Name and value of `Name: value`. Raises Problem."""
     name, colon, value = text.partition(":")
     if not colon:
         raise Problem(Exit.USAGE, f"-H needs a name, a colon and a value, not {text!r}")
@@ -318,7 +327,10 @@ def _tell(report: Report, options: dict[str, Any]) -> int:
         reply = "" if rows else report.reply
         problem = Problem(report.code, "\n".join([report.text, *rows]), stage=report.stage, reply=reply)
         complain("send", problem)
-    if not options["quiet"] and (report.sent or not report.text):
+    if report.outbox and report.stage == "outbox" and not report.text:
+        text = f"Waits in the outbox as {report.outbox}; id {report.message_id}"
+        print(text, end="" if options["quiet"] else "\n")
+    elif not options["quiet"] and (report.sent or not report.text):
         stopped = options["stop_after"]
         print(f"Stopped after {stopped}; nothing was sent" if stopped else report.summary)
     return int(report.code)
