@@ -83,6 +83,18 @@ def envelope(composed: compose.Composed, sender: Mailbox | None, everybody: Iter
     )
 
 
+def want_notices(letter: Letter, notify: tuple[str, ...], ret: str | None, envid: str | None) -> None:
+    """Asks for notices of a letter; each recipient goes with its address as it was given (RFC 3461 §4.2)."""
+    letter.ret, letter.envid = ret, envid
+    if notify:
+        letter.recipients = [with_notices(recipient.address, notify) for recipient in letter.recipients]
+
+
+def with_notices(address: Address, notify: tuple[str, ...]) -> Recipient:
+    """A recipient of whom notices are wanted, or not."""
+    return Recipient(address, notify, f"rfc822;{address}" if notify and address.is_ascii else None)
+
+
 def new_message_id(sender: Address) -> str:
     """An id nobody else ever makes (RFC 5322 §3.6.4)."""
     domain = ascii_form(sender).domain

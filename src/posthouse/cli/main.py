@@ -16,6 +16,7 @@ import click
 from posthouse import __version__
 from posthouse.cli.exits import Exit, Problem, complain
 from posthouse.cli.invocation import Invocation
+from posthouse.cli.roles import play, role_of
 
 VERBS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
     {
@@ -110,6 +111,7 @@ def cli(ctx: click.Context, data: Path | None, config_file: Path | None) -> None
                      posthouse account add anna@example.org
                      posthouse serve
     Use it:          posthouse send, posthouse read
+    In its place:    posthouse --as sendmail (or mailq, mail; also by a link of that name)
     """
     ctx.obj = Invocation(data, config_file)
 
@@ -117,7 +119,10 @@ def cli(ctx: click.Context, data: Path | None, config_file: Path | None) -> None
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command and ends the process with its exit code (sysexits)."""
     hold_standard_streams()
+    role, rest = role_of(sys.argv[0] if arguments is None else "", sys.argv[1:] if arguments is None else arguments)
     try:
+        if role:
+            play(role, rest)
         code = cli.main(
             arguments if arguments is None else list(arguments), prog_name="posthouse", standalone_mode=False
         )

@@ -11,6 +11,7 @@ from typing import IO, Any, Final
 
 from posthouse.cli.exits import Exit, Problem
 from posthouse.cli.helpers import stderr_line
+from posthouse.cli.letters import with_notices
 from posthouse.cli.routes import Keys, way_of
 from posthouse.cli.sending import Plan, Report, deliver
 from posthouse.clients.failure import Kind
@@ -18,7 +19,6 @@ from posthouse.clients.outbox import Busy, Missing, Outbox, Taken
 from posthouse.clients.smtp import Letter, Outcome, Result
 from posthouse.clients.waiting import Attempt, Damaged, State, Waiting
 from posthouse.mail.address import Address
-from posthouse.mail.envelope import Recipient
 from posthouse.observe.transcript import Transcript
 
 TRANSCRIPT: Final = 262_144  # octets kept of one attempt
@@ -65,7 +65,7 @@ def letter_of(taken: Taken) -> Letter:
     waiting = taken.waiting
     return Letter(
         None if waiting.sender is None else _address(waiting.sender),
-        [_recipient(recipient.address, waiting.notify) for recipient in waiting.open],
+        [with_notices(_address(recipient.address), waiting.notify) for recipient in waiting.open],
         waiting.size,
         taken.content,
         eight_bit=waiting.eight_bit,
@@ -73,12 +73,6 @@ def letter_of(taken: Taken) -> Letter:
         ret=waiting.ret or None,
         envid=waiting.envid or None,
     )
-
-
-def _recipient(text: str, notify: tuple[str, ...]) -> Recipient:
-    """A recipient, and with notices its address as it was given (RFC 3461 §4.2)."""
-    address = _address(text)
-    return Recipient(address, notify, f"rfc822;{address}" if notify and address.is_ascii else None)
 
 
 def _address(text: str) -> Address:
