@@ -39,6 +39,8 @@ class Draft:
     bcc: Sequence[Mailbox] = ()
     fields: Sequence[tuple[str, str]] = ()
     attachments: Sequence[compose.Attachment] = field(default_factory=list)
+    html: compose.Part | None = None
+    inlines: Sequence[compose.Attachment] = ()
 
     def compose(self) -> tuple[Letter, str]:
         """The letter with its envelope, and its Message-ID. Raises Problem."""
@@ -54,6 +56,8 @@ class Draft:
             cc=self.cc,
             fields=self.fields,
             attachments=self.attachments,
+            html=self.html,
+            inlines=self.inlines,
         )
         try:
             composed = compose.compose(letter, secrets.token_hex(16))

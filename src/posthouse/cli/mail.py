@@ -69,7 +69,7 @@ def _ask_subject() -> str:
 
 def _sorted(given: dict[str, list[str]]) -> tuple[list[tuple[str, str]], list[Path]]:
     """The header fields and the files of -a and -A. Raises Problem."""
-    from posthouse.cli.send import read_field
+    from posthouse.cli.composing import read_field
 
     fields: list[tuple[str, str]] = []
     files = [Path(name) for name in given.get("-A", [])]

@@ -13,14 +13,14 @@ import click
 
 from posthouse.cli.exits import Exit, Problem, Verb, complain, finish, print_json
 from posthouse.cli.security import security_of, tls_options
-from posthouse.cli.sendoptions import queue_options
+from posthouse.cli.sendoptions import composing_options, queue_options
 
 if TYPE_CHECKING:
     from posthouse.cli.dialogue import Person
     from posthouse.cli.sending import Plan, Report
     from posthouse.clients.security import Security
     from posthouse.clients.smtp import Letter
-    from posthouse.mail.compose import Attachment, Part
+    from posthouse.mail.compose import Attachment
     from posthouse.mail.mailboxes import Mailbox
     from posthouse.net.dial import Server
     from posthouse.smtp.client import Answer
@@ -49,6 +49,7 @@ T = TypeVar("T")
     default=None,
     help="Break off there, and send nothing.",
 )
+@composing_options
 @queue_options
 @click.option("--dry-run", is_flag=True, help="Print the exact octets of the message, and send nothing.")
 @click.option("--timeout", type=click.FloatRange(min=0.1), default=None, metavar="S", help="Seconds to wait each time.")
@@ -71,7 +72,8 @@ def send(**options: Any) -> None:
 def _asks(options: dict[str, Any]) -> bool:
     """Whether the dialogue is wanted: nothing was given that says what to send."""
     given = ("to", "cc", "bcc", "attach", "sender", "header", "from_header", "dry_run", "url", "user", "stop_after")
-    return not any(options[name] for name in given) and options["message"] is None and sys.stdin.isatty()
+    more = ("html", "markdown", "reply", "forward", "merge")
+    return not any(options[name] for name in given + more) and options["message"] is None and sys.stdin.isatty()
 
 
 # The dialogue
@@ -210,6 +212,7 @@ def _read_files(text: str, directory: Path) -> list[Attachment]:
 
 def _once(options: dict[str, Any]) -> int:
     from posthouse.cli import keeping, sending
+    from posthouse.cli.composing import Recipe
     from posthouse.cli.helpers import Progress, find_password, parse_url
     from posthouse.cli.routes import route_of
 
@@ -220,9 +223,14 @@ def _once(options: dict[str, Any]) -> int:
         raise Problem(Exit.USAGE, "There is no server to send to: give --url smtp://user@host:port.")
     offline = options["dry_run"] or options["queue"]
     password = find_password(login, stdin=options["password_stdin"]) if login and not offline else ""
-    letter, message_id = _letter(options, login)
+    recipe = Recipe.read(options, login)
+    if options["merge"]:
+        from posthouse.cli.merging import merge
+
+        return merge(recipe, options, server, login, password, lambda: _consent(options))
+    letter, message_id = recipe.compose()
     if options["dry_run"]:
-        return _dry_run(letter, options)
+        return dry_run(letter, options)
     assert server is not None
     desk = keeping.Desk(route_of(options, login), keeps=not options["no_queue"])
     if options["queue"]:
@@ -263,48 +271,8 @@ def _consent(options: dict[str, Any]) -> bool:
     return _agrees(Terminal())
 
 
-def _letter(options: dict[str, Any], login: str) -> tuple[Letter, str]:
-    """The letter that the flags and standard input describe."""
-    from posthouse.cli import letters
-
-    to, cc, bcc = (
-        [box for text in options[name] for box in letters.read_mailboxes(text)] for name in ("to", "cc", "bcc")
-    )
-    given = options["sender"] or (login if "@" in login else "")
-    senders = letters.read_mailboxes(given) if given else []
-    if options["from_header"]:
-        whole = letters.whole_message(_standard_input(), senders[0] if senders else None, [*to, *cc, *bcc])
-        return whole.letter, whole.message_id
-    if not senders:
-        raise Problem(Exit.USAGE, "There is no sender: give -f ADDRESS.")
-    if not (to or cc or bcc):
-        raise Problem(Exit.USAGE, "There is no recipient: give one or more addresses, or -t.")
-    attachments = [letters.attachment(Path(name)) for name in options["attach"]]
-    fields = [read_field(text) for text in options["header"]]
-    text = letters.text_part(options["message"]) if options["message"] is not None else _standard_input()
-    draft = letters.Draft(senders[0], options["subject"], text, to, cc, bcc, fields, attachments)
-    return draft.compose()
-
-
-def read_field(text: str) -> tuple[str, str]:
-    """Name and value of `Name: value`. Raises Problem."""
-    name, colon, value = text.partition(":")
-    if not colon:
-        raise Problem(Exit.USAGE, f"-H needs a name, a colon and a value, not {text!r}")
-    if name.strip().lower() in ("bcc", "content-type", "content-transfer-encoding", "mime-version"):
-        raise Problem(Exit.USAGE, f"-H cannot set {name.strip()}: it would break the message.")
-    return name.strip(), value.strip()
-
-
-def _standard_input() -> Part:
-    from posthouse.cli.letters import spool
-
-    if sys.stdin.isatty():
-        print("Type the message; Ctrl-D on a line of its own ends it.", file=sys.stderr)
-    return spool(sys.stdin.buffer)
-
-
-def _dry_run(letter: Letter, options: dict[str, Any]) -> int:
+def dry_run(letter: Letter, options: dict[str, Any]) -> int:
+    """Prints the exact octets of a letter."""
     if not options["quiet"]:
         who = " ".join(f"<{recipient.address}>" for recipient in letter.recipients)
         sender = f"<{'' if letter.sender is None else letter.sender}>"

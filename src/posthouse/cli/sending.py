@@ -97,28 +97,38 @@ async def deliver(plan: Plan) -> Report:
         outcome = await _session(plan, outcome)
     except Failure as failure:
         outcome.failure, outcome.stage = failure, failure.stage
-    return _report(plan, outcome, time.monotonic() - begun)
+    return report_of(plan, outcome, time.monotonic() - begun)
 
 
 async def _session(plan: Plan, outcome: Outcome) -> Outcome:
-    client = await _connect(plan)
-    client.on_end = plan.on_end
+    client = await open_session(plan)
     try:
-        await client.greet()
-        await client.hello(own_name(client))
-        if plan.stop_after == "ehlo":
-            await client.quit()
-            return outcome
-        if plan.login:
-            _check_login(plan, client)
-            await client.login(plan.login, plan.password)
-        if plan.stop_after != "auth":
+        if plan.stop_after not in ("ehlo", "auth"):
             outcome = await client.send(plan.letter, plan.stop_after)
         if outcome.failure is None and not (plan.stop_after == "data" and outcome.stage == ""):
             await client.quit()
     finally:
         client.close()
     return outcome
+
+
+async def open_session(plan: Plan) -> SmtpClient:
+    """A session in which letters can be sent: greeted and logged in. Raises Failure."""
+    client = await _connect(plan)
+    client.on_end = plan.on_end
+    try:
+        await client.greet()
+        await client.hello(own_name(client))
+        if plan.stop_after != "ehlo" and plan.login:
+            _check_login(plan, client)
+            await client.login(plan.login, plan.password)
+        if any(one.notify for one in plan.letter.recipients) and "DSN" not in client.extensions:
+            text = "the server does not know of notices (DSN), so they were not asked for"
+            print(f"posthouse send: {text}", file=sys.stderr)
+    except BaseException:
+        client.close()
+        raise
+    return client
 
 
 async def _connect(plan: Plan) -> SmtpClient:
@@ -175,7 +185,8 @@ def own_name(client: SmtpClient) -> str:
 # What to say about it
 
 
-def _report(plan: Plan, outcome: Outcome, seconds: float) -> Report:
+def report_of(plan: Plan, outcome: Outcome, seconds: float) -> Report:
+    """What a session came to, with words for people and an exit code."""
     code = _code(plan, outcome)
     reply = ""
     if outcome.failure is not None:
