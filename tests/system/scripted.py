@@ -341,7 +341,7 @@ def terminal(command: Sequence[str], cwd: Path | None = None) -> Iterator[Any]:
     child = pexpect.spawn(
         command[0],
         list(command[1:]),
-        env=environment(),
+        env=environment(home=cwd),
         cwd=str(cwd) if cwd else None,
         encoding="utf-8",
         timeout=15,

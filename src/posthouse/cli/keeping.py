@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from posthouse.cli.exits import Exit, Problem
 from posthouse.cli.helpers import stderr_line
-from posthouse.cli.routes import Keys, outbox_folder, span
+from posthouse.cli.routes import Keys, outbox_folder, route_of, span
 
 if TYPE_CHECKING:
     from posthouse.cli.sending import Plan, Report
@@ -157,6 +157,26 @@ class Recorder:
         self.lines.append(line)
         if self._verbose:
             stderr_line(line)
+
+
+class Keeper:
+    """What the dialogue needs to keep its letter; the server is known only once it was asked for."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.recorder = Recorder(options["verbose"])
+        self._options = options
+        self._agreed = False
+
+    def agree(self, consent: bool) -> bool:
+        """Remembers that the password may pass in clear, for later attempts too."""
+        self._agreed = self._agreed or consent
+        return consent
+
+    def keep(self, plan: Plan, report: Report) -> Report:
+        """As Desk.keep."""
+        route = route_of(self._options | {"url": self._options["url"] or f"smtp://{plan.server}"}, plan.login)
+        route.insecure_auth = route.insecure_auth or self._agreed
+        return Desk(route).keep(plan, report, self.recorder.lines)
 
 
 def hand_over(desk: Desk, plan: Plan, recorder: Recorder) -> Report:

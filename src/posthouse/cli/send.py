@@ -17,6 +17,7 @@ from posthouse.cli.sendoptions import composing_options, queue_options
 
 if TYPE_CHECKING:
     from posthouse.cli.dialogue import Person
+    from posthouse.cli.keeping import Keeper
     from posthouse.cli.sending import Plan, Report
     from posthouse.clients.security import Security
     from posthouse.clients.smtp import Letter
@@ -83,7 +84,10 @@ def _dialogue(options: dict[str, Any]) -> int:
     import asyncio
 
     from posthouse.cli.dialogue import Terminal
+    from posthouse.cli.keeping import Keeper, check
 
+    if check(options) or options["queue"]:
+        raise Problem(Exit.USAGE, "The dialogue sends at once: --queue and --hold need the letter on the command line.")
     try:
         return asyncio.run(
             converse(
@@ -93,6 +97,7 @@ def _dialogue(options: dict[str, Any]) -> int:
                 timeout=options["timeout"],
                 verbose=options["verbose"],
                 security=security_of(options),
+                keeper=None if options["no_queue"] else Keeper(options),
             )
         )
     except EOFError:
@@ -108,8 +113,10 @@ async def converse(
     timeout: float | None,
     verbose: int = 0,
     security: Security | None = None,
+    keeper: Keeper | None = None,
 ) -> int:
-    """The whole dialogue. Everything is asked before the server is spoken to."""
+    """The whole dialogue. Everything is asked before the server is spoken to. What cannot be sent now goes to the
+    `keeper`, if there is one."""
     from posthouse.cli import sending
     from posthouse.cli.helpers import observer
     from posthouse.mail.charsets import harmless, harmless_line
@@ -117,10 +124,12 @@ async def converse(
     plan = _ask_plan(person, server, directory)
     plan.timeout = timeout
     plan.security = security or plan.security
-    plan.observer = observer(verbose)
+    plan.observer = observer(verbose) if keeper is None else keeper.recorder.transcript
     plan.on_answer = lambda answer: person.say("".join(f"{harmless_line(line)}\n" for line in shown_lines(answer)))
-    plan.consent = lambda: _agrees(person)
+    plan.consent = lambda: _agrees(person) if keeper is None else keeper.agree(_agrees(person))
     report = await sending.deliver(plan)
+    if keeper is not None:
+        report = keeper.keep(plan, report)
     if report.text:
         person.say(f"{harmless(report.text)}\n")
     person.say(f"{report.summary}\n")
