@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.system.raw import collect
-from tests.system.scripted import SEND, ScriptedServer, Talk, environment, run, smtp, terminal
+from tests.system.scripted import SEND, ScriptedServer, Talk, environment, pexpect, run, smtp, terminal
 from tests.system.server import PASSWORD, SENDER, Server, check_no_secret
 
 OUTBOX = [sys.executable, "-m", "posthouse.cli.outbox"]
@@ -135,6 +135,14 @@ def test_wait_keeps_nothing(desk: Desk) -> None:
     assert desk.letters == []
 
 
+def test_an_outbox_that_cannot_be_written_takes_nothing_back_of_what_was_said(desk: Desk) -> None:
+    (desk.home / "posthouse").write_text("a file where a folder should be")
+    with ScriptedServer(smtp(rcpt_bad=b"450 4.2.1 not now\r\n")) as server:
+        answer = desk.send(server.port, "-c", "bad@x.mail", code=1)
+    assert "did not take bad@x.mail" in answer["error"] and "cannot be kept in the outbox" in answer["error"]
+    assert [row["status"] for row in answer["recipients"]] == ["sent", "deferred"]
+
+
 def test_only_those_that_are_open_get_the_letter_again(desk: Desk) -> None:
     with ScriptedServer(smtp(rcpt_bad=b"450 4.2.1 not now\r\n")) as server:
         name = desk.send(server.port, "-c", "bad@x.mail")["outbox"]
@@ -239,6 +247,16 @@ def test_a_letter_can_be_changed(desk: Desk) -> None:
         assert sent["message-id"] == row["message_id"]
 
 
+def test_an_edit_adds_nobody_who_was_only_named(desk: Desk) -> None:
+    """A sendmail is called for one recipient; those in To got the letter in another way."""
+    sendmail = [sys.executable, "-m", "posthouse.cli.main", "--as", "sendmail", "--url", "smtp://127.0.0.1:1"]
+    letter = b"From: me@x.mail\nTo: a@x.mail, list@x.mail\nSubject: x\n\ntext\n"
+    assert run([*sendmail, "-i", "-odq", "a@x.mail", "hidden@x.mail"], given=letter, home=desk.home).returncode == 0
+    env = environment(home=desk.home) | {"VISUAL": "sed -i s/list@x.mail,*/list@x.mail,new@x.mail/"}
+    assert subprocess.run([*OUTBOX, "edit", desk.letters[0]["id"]], env=env).returncode == 0
+    assert [r["to"] for r in desk.letters[0]["recipients"]] == ["a@x.mail", "new@x.mail", "hidden@x.mail"]
+
+
 def test_an_editor_that_fails_changes_nothing(desk: Desk) -> None:
     name = desk.send(1, "--queue")["outbox"]
     before = desk.letters
@@ -258,14 +276,14 @@ def test_an_editor_that_fails_changes_nothing(desk: Desk) -> None:
 def test_hold_gives_time_to_take_a_letter_back(desk: Desk) -> None:
     with ScriptedServer(smtp()) as server:
         url = f"smtp://127.0.0.1:{server.port}"
-        with terminal([*SEND, *LETTER, "--url", url, "--hold", "1h"]) as child:
+        with terminal([*SEND, *LETTER, "--url", url, "--hold", "1h"], desk.home) as child:
             child.expect("It leaves in 3600 s as ([0-9a-z]{8})")
             child.sendintr()
             child.expect("Taken back. It is held in the outbox as")
-            child.expect(".*")
+            child.expect(pexpect.EOF)
             child.wait()
             assert child.exitstatus == 130
-        assert server.talks == []
+        assert server.talks == [] and desk.states() == [("held", ["waiting"])]
 
 
 def test_hold_sends_when_the_time_is_over_or_sees_that_it_was_dropped(desk: Desk) -> None:

@@ -6,6 +6,7 @@ import email
 import email.policy
 import json
 import subprocess
+import threading
 from collections.abc import Callable
 from email.message import EmailMessage
 from pathlib import Path
@@ -14,10 +15,12 @@ from typing import Any
 import pytest
 
 from tests.system.raw import collect
-from tests.system.scripted import SEND, ScriptedServer, Talk, environment, run, smtp
-from tests.system.server import PASSWORD, SENDER, Server
+from tests.system.relays import postfix
+from tests.system.scripted import SEND, ScriptedServer, Talk, environment, run, smtp, terminal
+from tests.system.server import PASSWORD, SENDER, Server, wait_for
 from tests.system.test_client_commands import peak_memory
 
+SIMPLE = ["a@x.mail", "-f", "me@x.mail", "-m", "x"]
 LETTER = ["-f", "me@x.mail", "-m", "Dear {{name}}"]
 
 
@@ -150,6 +153,59 @@ def test_a_server_that_knows_no_notices(tmp_path: Path) -> None:
     assert b"RCPT TO:<a@x.mail>" in server.heard
 
 
+def test_postfix_sends_the_notices_that_were_asked_for(server: Server, new_mailbox: Any, tmp_path: Path) -> None:
+    """A report of success (RFC 3464) comes back to the sender, with the envelope id that `send` gave."""
+    mine, theirs = new_mailbox(), new_mailbox()
+    with postfix(server.lmtp, "mx1.example.org") as relay:
+        command = [*SEND, theirs, "-f", mine, "-m", "text", "--dsn", "success", "--ret", "hdrs"]
+        done = run([*command, "--url", f"smtp://{relay.url}", "--json"], home=tmp_path)
+        assert done.returncode == 0 and done.stderr == b""
+        notices: list[bytes] = []
+
+        def came() -> bool:
+            notices.extend(collect(server.pop3, mine))
+            return bool(notices)
+
+        wait_for(came, lambda: "no notice", 40)
+    report = read(notices[0])
+    assert report.get_content_type() == "multipart/report" and report.get_param("report-type") == "delivery-status"
+    status = next(part for part in report.walk() if part.get_content_type() == "message/delivery-status")
+    fields = "\n".join(str(block) for block in status.get_payload())
+    assert f"Original-Envelope-Id: {json.loads(done.stdout)['message_id'].strip('<>')}" in fields
+    assert f"Original-Recipient: rfc822;{theirs}" in fields and "Status: 2." in fields
+    assert len(collect(server.pop3, theirs)) == 1
+
+
+# What a person sees
+
+
+def test_a_bar_shows_how_far_a_large_file_is(tmp_path: Path) -> None:
+    """The server reads slowly until the bar was seen; then it hurries."""
+    with (tmp_path / "large.bin").open("wb") as file:
+        file.truncate(100_000_000)
+    seen = threading.Event()
+
+    def script(talk: Talk) -> None:
+        talk.say(b"220 x\r\n")
+        for answer in (b"250-x\r\n250 SIZE\r\n", b"250 OK\r\n", b"250 OK\r\n", b"354 go\r\n"):
+            talk.line()
+            talk.say(answer)
+        while not seen.wait(0.01):
+            talk.read_some()
+        talk.swallow()
+        talk.say(b"250 OK\r\n")
+        talk.line()
+
+    with ScriptedServer(script) as server:
+        command = [*SEND, *SIMPLE, "-a", str(tmp_path / "large.bin"), "--url", f"smtp://{server.address}"]
+        with terminal(command, tmp_path) as child:
+            child.expect(r"Sending +\d+ % \[#*\.*\] [0-9.]+ MB, [0-9.]+ MB/s")
+            seen.set()
+            child.expect("Sent to 1 of 1 recipients")
+            child.wait()
+            assert child.exitstatus == 0
+
+
 # Letters of a mailbox
 
 
@@ -197,9 +253,6 @@ def swallowing(counted: list[int]) -> Callable[[Talk], None]:
         talk.line()
 
     return script
-
-
-SIMPLE = ["a@x.mail", "-f", "me@x.mail", "-m", "x"]
 
 
 def test_a_large_letter_is_passed_on_in_constant_memory(tmp_path: Path) -> None:

@@ -175,6 +175,12 @@ def test_options(tmp_path: Path, arguments: str, envelope: str | None) -> None:
     assert b"Bcc" not in content and b"Message-ID: <" in content and content.endswith(b"\r\nfirst\r\n.\r\nlast\r\n")
 
 
+def test_the_line_of_an_mbox_before_the_letter_is_left_out(tmp_path: Path) -> None:
+    with ScriptedServer(smtp()) as server:
+        call(server.port, "-t", "-i", given=b"From me@x.mail Mon Mar  2 09:14:57 2026\n" + LETTER, home=tmp_path)
+        assert server.heard[-2].startswith(b"From: Me <me@x.mail>\r\n")
+
+
 def test_without_i_a_lone_dot_ends_the_letter(tmp_path: Path) -> None:
     with ScriptedServer(smtp()) as server:
         call(server.port, "-t", given=LETTER, home=tmp_path)

@@ -10,6 +10,8 @@ from typing import IO
 
 import pytest
 
+from posthouse.cli.exits import Exit, Problem
+from posthouse.cli.routes import outbox_folder
 from posthouse.clients.outbox import Busy, Missing, Outbox
 from posthouse.clients.waiting import Damaged, Recipient, Route, State, Waiting, read, write
 from posthouse.mail.schedule import CLASSIC, DAY, HOUR, USUAL
@@ -224,3 +226,19 @@ def test_a_crash_before_the_final_dot_repeats_and_one_behind_it_does_not(box: Ou
 
 def test_nothing_secret_has_a_place() -> None:
     assert not [name for name in (*Route.__slots__, *Waiting.__slots__) if "pass" in name or "secret" in name]
+
+
+def test_where_the_outbox_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert outbox_folder() == tmp_path / "posthouse" / "outbox"
+    monkeypatch.setenv("XDG_STATE_HOME", "relative")  # the specification: to be passed over
+    monkeypatch.setenv("HOME", "/home/anna")
+    assert outbox_folder() == Path("/home/anna/.local/state/posthouse/outbox")
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(Problem, match="has no home for an outbox") as problem:
+        outbox_folder()
+    assert problem.value.code is Exit.CANNOT_CREATE

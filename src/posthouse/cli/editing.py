@@ -36,7 +36,7 @@ def edit(box: Outbox, name: str) -> bool:
         changed = _in_editor(shown)
         if changed == shown:
             return False
-        _put_back(taken, changed, plain=_is_plain(Message(octets)))
+        _put_back(taken, changed, _bystanders(Header(octets), taken.waiting), plain=_is_plain(Message(octets)))
         return True
 
 
@@ -106,14 +106,20 @@ def _in_editor(octets: bytes) -> bytes:
         return path.read_bytes()
 
 
-def _put_back(taken: Taken, octets: bytes, *, plain: bool) -> None:
+def _bystanders(header: Header, waiting: Waiting) -> set[str]:
+    """Who stands in To and Cc and did not get the letter from us, such as those of a sendmail's call without -t."""
+    named = {box.address.key for name in ("to", "cc") for box in letters.all_mailboxes(header, name)}
+    return named - {_key(recipient.address) for recipient in waiting.recipients}
+
+
+def _put_back(taken: Taken, octets: bytes, bystanders: set[str], *, plain: bool) -> None:
     waiting = taken.waiting
     sender = None if waiting.sender is None else Mailbox("", Address.parse(waiting.sender))
     whole = letters.whole_message(letters.octets_part(_encoded(octets) if plain else octets), sender, [])
     letter = whole.letter
     done = [recipient for recipient in waiting.recipients if recipient.status == "sent"]
-    taken_already = {_key(recipient.address) for recipient in done}
-    fresh = [Recipient(str(one.address)) for one in letter.recipients if one.address.key not in taken_already]
+    passed_over = bystanders | {_key(recipient.address) for recipient in done}
+    fresh = [Recipient(str(one.address)) for one in letter.recipients if one.address.key not in passed_over]
     if not fresh:
         raise Problem(Exit.DATA, "Nobody is left to send it to. Nothing was changed.", stage="edit")
     pieces = list(letter.content())

@@ -53,11 +53,14 @@ class Desk:
         from posthouse.cli.outboxing import note
 
         waiting = self.describe(plan.letter, plan.message_id, time.time())
-        taken = self._add(waiting, plan.letter)
-        with taken:
-            attempt = waiting.begin(time.time() - report.seconds, taken.add_transcript("".join(lines)))
-            note(waiting, attempt, report)
-            _saved(taken)
+        try:
+            with self._add(waiting, plan.letter) as taken:
+                attempt = waiting.begin(time.time() - report.seconds, taken.add_transcript("".join(lines)))
+                note(waiting, attempt, report)
+                _saved(taken)
+        except Problem as problem:  # what was said of the attempt stays true, and nothing more
+            text = str(problem).removesuffix(" It was not sent.")
+            return replace(report, text=f"{report.text} {text}")
         return _kept(report, waiting)
 
     def queue(self, letter: Letter, message_id: str, due: float) -> Waiting:

@@ -147,6 +147,21 @@ def spool(source: IO[bytes]) -> compose.Part:
     return compose.Part(size, again)
 
 
+def without_mbox_line(part: compose.Part) -> compose.Part:
+    """A message without the line of an mbox file before it ("From ..."), which sendmails take and leave out."""
+    with part.open() as file:
+        line = file.readline(1000)
+    if not line.startswith(b"From ") or not line.endswith(b"\n"):
+        return part
+
+    def behind() -> BinaryIO:
+        file = part.open()
+        file.seek(len(line))
+        return file
+
+    return compose.Part(part.size - len(line), behind)
+
+
 def attachment(path: Path) -> compose.Attachment:
     """A file to go with the message, refused now when it cannot be read. Raises Problem."""
     import mimetypes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -132,7 +133,7 @@ def _show(options: dict[str, Any]) -> int:
 
     box = _outbox()
     names = [_find(box, text) for text in options["ids"]]
-    letters = [_looked(lambda name=name: box.look(name, time.time())) for name in names]  # type: ignore[misc]
+    letters = [_looked(partial(box.look, name, time.time())) for name in names]
     if options["as_json"]:
         rows = [row_of(w) | {"history": [asdict(a) for a in w.attempts], "why": w.why} for w in letters]
         print_json({"ok": True, "code": 0, "letters": rows})
@@ -225,7 +226,8 @@ def _watch(options: dict[str, Any]) -> int:
 
     if options["as_json"]:
         raise Problem(Exit.USAGE, "--watch never ends, so there is no one answer for --json.")
-    return watch(_runner(options), lambda trial: None if options["quiet"] else print(_line(trial), flush=True))
+    tell = (lambda _: None) if options["quiet"] else (lambda trial: print(_line(trial), flush=True))
+    return _looked(lambda: watch(_runner(options), tell))
 
 
 @outbox.command("send", context_settings=HELP)
@@ -334,7 +336,7 @@ def _drop(options: dict[str, Any]) -> int:
     box = _outbox()
     names = _names(options, damaged=True)
     for name in names:
-        _looked(lambda name=name: _drop_one(box, name))  # type: ignore[misc]
+        _looked(partial(_drop_one, box, name))
     return succeed(options["as_json"], "\n".join(f"Dropped {name}" for name in names), ids=names)
 
 
@@ -428,7 +430,7 @@ def _change(names: Sequence[str], work: Callable[[Taken], None]) -> None:
             taken.save()
 
     for name in names:
-        _looked(lambda name=name: change(name))  # type: ignore[misc]
+        _looked(partial(change, name))
 
 
 def _looked(work: Callable[[], T]) -> T:

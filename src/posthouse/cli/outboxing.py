@@ -12,7 +12,7 @@ from typing import IO, Any, Final
 from posthouse.cli.exits import Exit, Problem
 from posthouse.cli.helpers import stderr_line
 from posthouse.cli.letters import with_notices
-from posthouse.cli.routes import Keys, way_of
+from posthouse.cli.routes import Keys, Way, way_of
 from posthouse.cli.sending import Plan, Report, deliver
 from posthouse.clients.failure import Kind
 from posthouse.clients.outbox import Busy, Missing, Outbox, Taken
@@ -131,15 +131,22 @@ class Runner:
             return Trial(waiting, text=self.away[where])
         if not waiting.open:
             return Trial(waiting, text="Nothing of it is to be sent.")
+        report = self._try(taken, way, password)
+        if report.kind in AWAY and report.stage == "connect":
+            self.away[where] = report.happened
+        return Trial(waiting, report, report.happened)
+
+    def _try(self, taken: Taken, way: Way, password: str) -> Report:
+        """The session, written down before and after."""
         name = taken.add_transcript("")
-        trial = waiting.begin(time.time(), name)
+        attempt = taken.waiting.begin(time.time(), name)
         _save(taken)
         with (taken.folder / name).open("a", encoding="utf-8", errors="backslashreplace") as file:
             observer = Transcript(_writer(file, self.verbose), most=TRANSCRIPT)
             plan = Plan(
                 way.server,
                 letter_of(taken),
-                waiting.message_id,
+                taken.waiting.message_id,
                 way.login,
                 password,
                 timeout=self.patience,
@@ -152,11 +159,9 @@ class Runner:
             report = asyncio.run(deliver(plan))
             if report.happened:
                 observer.note(report.happened)
-        note(waiting, trial, report)
+        note(taken.waiting, attempt, report)
         _save(taken)
-        if report.kind in AWAY and report.stage == "connect":
-            self.away[where] = report.happened
-        return Trial(waiting, report, report.happened)
+        return report
 
 
 def _writer(file: IO[str], verbose: int) -> Callable[[str], None]:

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 def outbox_folder() -> Path:
     """Where this person's outbox lies (XDG Base Directory Specification: state)."""
     base = os.environ.get("XDG_STATE_HOME", "")
-    return (Path(base) if base.startswith("/") else Path.home() / ".local" / "state") / "posthouse" / "outbox"
+    try:
+        return (Path(base) if base.startswith("/") else Path.home() / ".local" / "state") / "posthouse" / "outbox"
+    except RuntimeError as error:  # a user without a home, as services have
+        text = "This user has no home for an outbox: set XDG_STATE_HOME to a directory of theirs."
+        raise Problem(Exit.CANNOT_CREATE, text, stage="outbox") from error
 
 
 def route_of(options: dict[str, Any], user: str) -> Route:

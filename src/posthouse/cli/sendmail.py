@@ -7,6 +7,7 @@ taken and does nothing: `-O`, `-o` with whatever stands behind it, `-B`, `-C`, `
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO, Final, cast
 
@@ -73,20 +74,20 @@ def read_call(arguments: list[str]) -> Call:
     return call
 
 
-def _read_cluster(call: Call, cluster: str, words: object) -> None:
+def _read_cluster(call: Call, cluster: str, words: Iterator[str]) -> None:
     """Reads `-ti`, `-fuser`, `-f user`."""
     place = 0
     while place < len(cluster):
         letter, rest = cluster[place], cluster[place + 1 :]
         if letter == "b":
-            _set_mode(call, rest or str(next(words, "")))  # type: ignore[call-overload]
+            _set_mode(call, rest or next(words, ""))
             return
         if letter in VALUES:
             if not rest and letter not in ATTACHED:
-                found = next(words, None)  # type: ignore[call-overload]
+                found = next(words, None)
                 if found is None:
                     raise Problem(Exit.USAGE, f"-{letter} needs a value.")
-                rest = str(found)
+                rest = found
             _set_value(call, letter, rest)
             return
         if letter not in PLAIN:
@@ -167,7 +168,8 @@ def _submit(call: Call) -> int:
     if sys.stdin.isatty():
         print("Type the message; Ctrl-D on a line of its own ends it.", file=sys.stderr)
     source = sys.stdin.buffer if call.dots else cast("IO[bytes]", UntilDot(sys.stdin.buffer))
-    whole = letters.whole_message(letters.spool(source), author, more, listed=call.from_header, domain=domain)
+    part = letters.without_mbox_line(letters.spool(source))
+    whole = letters.whole_message(part, author, more, listed=call.from_header, domain=domain)
     letter = whole.letter
     letter.sender = None if null else letter.sender
     letters.want_notices(letter, call.notify, call.ret or None, call.envid or None)
