@@ -31,10 +31,11 @@ check: ## ruff, mypy --strict, the floors of the architecture, the generated pag
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m tools.docs --check
 
-torture: ## kill the server 200 times under load, also while it carries letters on; time failed logins (ROUNDS=n, TORTURE="--power")
+torture: ## kill the server 200 times under load, also while it carries letters on, and the outbox; time failed logins (ROUNDS=n, TORTURE="--power")
 	@sh tools/prepare.sh dev
 	@$(BIN)/python -m tests.torture.kill --rounds $(ROUNDS) $(TORTURE)
 	@$(BIN)/python -m tests.torture.queue --rounds $(ROUNDS)
+	@$(BIN)/python -m tests.torture.outbox --rounds $(ROUNDS)
 	@$(BIN)/python -m tests.torture.timing
 
 fuzz: ## random octets against every core and parser for ten minutes (FUZZ="--seconds 60 --only smtp-server")

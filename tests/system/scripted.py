@@ -10,6 +10,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -63,6 +64,12 @@ class Talk:
             tail = (tail + piece)[-5:]
         self._rest = b""
         return count
+
+    def read_some(self) -> int:
+        """Reads some octets of a message, which are forgotten; returns how many."""
+        piece = self._socket.recv(65_536)
+        self._rest = (self._rest + piece)[-5:]
+        return len(piece)
 
     def start_tls(self, certificate: Path) -> bool:
         """Goes over to TLS with this certificate and key; False when the client did not take part."""
@@ -332,7 +339,11 @@ def environment(password: str = "", home: Path | None = None) -> dict[str, str]:
     variables = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "POSTHOUSE"))}
     variables |= {"LANG": "C.UTF-8", "TERM": "dumb", "PYTHONWARNINGS": "error"}
     variables |= {"POSTHOUSE_PASSWORD": password} if password else {}
-    return variables | ({"XDG_STATE_HOME": str(home), "HOME": str(home)} if home else {})
+    return variables | ({"XDG_STATE_HOME": str(home), "HOME": str(home)} if home else {"XDG_STATE_HOME": _state.name})
+
+
+_state = tempfile.TemporaryDirectory(prefix="posthouse-state-")
+"""Where the letters go that a test has kept without looking at them."""
 
 
 @contextlib.contextmanager
@@ -341,7 +352,7 @@ def terminal(command: Sequence[str], cwd: Path | None = None) -> Iterator[Any]:
     child = pexpect.spawn(
         command[0],
         list(command[1:]),
-        env=environment(),
+        env=environment(home=cwd),
         cwd=str(cwd) if cwd else None,
         encoding="utf-8",
         timeout=15,

@@ -28,7 +28,9 @@ Done = tuple[int, dict[str, Any], list[bytes]]
 def send(script: Script, *arguments: str, given: bytes = b"") -> Done:
     """Exit code, JSON answer, and what the server heard."""
     with ScriptedServer(script) as server:
-        done = run([*SEND, "--url", f"smtp://{server.address}", "--timeout", "2", "--json", *arguments], given=given)
+        done = run(
+            [*SEND, "--url", f"smtp://{server.address}", "--timeout", "2", "--wait", "--json", *arguments], given=given
+        )
     assert done.stderr == b""
     return done.returncode, json.loads(done.stdout), server.heard
 
@@ -174,7 +176,9 @@ def test_login_in_the_ways_servers_offer() -> None:
         (("a@x.mail", "-m", "x", "-f", "b@x.mail", "--url", "smtps://h", "--pin", "12:34"), 64),
         (("a@x.mail", "-m", "x", "-f", "b@x.mail", "--url", "smtps://h", "--cacert", "/nowhere"), 66),
         (("a@x.mail", "-m", "x", "-f", "b@x.mail", "--url", "smtp://h:0"), 64),
-        (("a@x.mail", "-m", "x", "-f", "b@x.mail", "--url", "smtp://127.0.0.1:1"), 75),
+        (("a@x.mail", "-m", "x", "-f", "b@x.mail", "--url", "smtp://h", "--wait", "--queue"), 64),
+        (("a@x.mail", "-m", "x", "-f", "b@x.mail", "--url", "smtp://h", "--hold", "soon"), 64),
+        (("a@x.mail", "-m", "x", "-f", "b@x.mail", "--url", "smtp://127.0.0.1:1", "--wait"), 75),
     ],
 )
 def test_what_cannot_be_sent(arguments: tuple[str, ...], code: int) -> None:

@@ -18,7 +18,7 @@ from posthouse.cli.probe import probe as command
 from tests.certificates import Made, make
 from tests.system.dovecot import dovecot
 from tests.system.programs import find_program, leave_out
-from tests.system.relays import Relay, _folder
+from tests.system.relays import Relay, folder_for_servers
 from tests.system.scripted import ScriptedServer, Talk, pop3, run, smtp
 from tests.system.server import Endpoint, Server, find_command
 
@@ -92,7 +92,7 @@ def test_postfix(good: Made) -> None:
     find_program(str(POSTFIX_DAEMONS / "master"))
     if os.geteuid() != 0:
         leave_out("Postfix starts only as root")
-    with _folder() as folder:
+    with folder_for_servers() as folder:
         relay = TlsRelay(folder, good.pem)
         try:
             relay.start(0)

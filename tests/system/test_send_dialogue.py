@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from email import message_from_bytes
@@ -191,8 +192,29 @@ def test_ipv6_and_a_silent_server(tmp_path: Path) -> None:
         answer(child, "Input message: ", "")
         answer(child, "Input file name: ", "")
         shown = finish(child)
+        assert "The server did not answer within 1 s. The letter waits in the outbox as " in shown
+        assert "\nSent to 0 of 1 recipients; id <" in shown
+        assert child.exitstatus == 0
+    [state] = (tmp_path / "posthouse" / "outbox").glob("*/state.json")
+    route = json.loads(state.read_text())["route"]
+    assert (route["url"], route["user"]) == (f"smtp://{server.address}", "")
+
+
+def test_without_a_queue_a_silent_server_is_an_error(tmp_path: Path) -> None:
+    with (
+        ScriptedServer(lambda talk: void(talk.rest())) as server,
+        terminal([*SEND, "--timeout", "1", "--wait", "--server", server.address], tmp_path) as child,
+    ):
+        for question in ("Input server domain", "Input your address", "Input your login", "Input your password"):
+            child.expect_exact(question)
+            child.sendline("test@x.mail" if question == "Input your address" else "")
+        for question in ("Input destination address", "Input topic", "Input message", "Input file name"):
+            child.expect_exact(question)
+            child.sendline("test2@x.mail" if question == "Input destination address" else "")
+        shown = finish(child)
         assert "The server did not answer within 1 s. Nothing was sent. Repeat it later." in shown
         assert child.exitstatus == 75
+    assert not (tmp_path / "posthouse").exists()
 
 
 def void(_: object) -> None:

@@ -37,7 +37,7 @@ def test_the_how_to_shows_the_unit() -> None:
         ('/srv/"x"', '"/srv/\\"x\\""'),
     ],
 )
-def test_words_that_systemd_would_change(path: str, written: str) -> None:
+def testword_ofs_that_systemd_would_change(path: str, written: str) -> None:
     """Would catch a path that systemd takes for several words, a specifier or a variable."""
     start = read(unit(Path("/bin/posthouse"), None, Path(path), "mail"))["Service"]["ExecStart"]
     assert start == f"/bin/posthouse --data {written} serve"

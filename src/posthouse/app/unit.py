@@ -81,14 +81,14 @@ def unit(program: Path, config: Path | None, data: Path, user: str) -> str:
     state = f"ReadWritePaths={_path(data)}"
     if data.parent == STATE:
         state = f"StateDirectory={data.name}\nStateDirectoryMode=0700"
-    return _UNIT.format(start=" ".join(_word(word) for word in (*words, "serve")), user=user, state=state)
+    return _UNIT.format(start=" ".join(word_of(word) for word in (*words, "serve")), user=user, state=state)
 
 
 def _path(path: Path) -> str:
     return str(path).replace("%", "%%").replace(" ", "\\x20")
 
 
-def _word(word: str) -> str:
+def word_of(word: str) -> str:
     """One word of a command line as systemd reads it back (systemd.service(5), Command lines)."""
     word = word.replace("\\", "\\\\").replace("%", "%%").replace("$", "$$")
     return '"' + word.replace('"', '\\"') + '"' if any(character in word for character in " \t'\";") else word

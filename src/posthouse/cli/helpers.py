@@ -77,11 +77,13 @@ def transcript() -> SessionObserver:
     """Writes one session down on standard error."""
     from posthouse.observe.transcript import Transcript
 
-    def write(line: str) -> None:
-        sys.stderr.write(line)
-        sys.stderr.flush()
+    return Transcript(stderr_line)
 
-    return Transcript(write)
+
+def stderr_line(line: str) -> None:
+    """Writes a line of a transcript on standard error, at once."""
+    sys.stderr.write(line)
+    sys.stderr.flush()
 
 
 class Progress:

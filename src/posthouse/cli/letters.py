@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import secrets
 import tempfile
 import time
@@ -38,6 +39,8 @@ class Draft:
     bcc: Sequence[Mailbox] = ()
     fields: Sequence[tuple[str, str]] = ()
     attachments: Sequence[compose.Attachment] = field(default_factory=list)
+    html: compose.Part | None = None
+    inlines: Sequence[compose.Attachment] = ()
 
     def compose(self) -> tuple[Letter, str]:
         """The letter with its envelope, and its Message-ID. Raises Problem."""
@@ -53,6 +56,8 @@ class Draft:
             cc=self.cc,
             fields=self.fields,
             attachments=self.attachments,
+            html=self.html,
+            inlines=self.inlines,
         )
         try:
             composed = compose.compose(letter, secrets.token_hex(16))
@@ -82,6 +87,18 @@ def envelope(composed: compose.Composed, sender: Mailbox | None, everybody: Iter
     )
 
 
+def want_notices(letter: Letter, notify: tuple[str, ...], ret: str | None, envid: str | None) -> None:
+    """Asks for notices of a letter; each recipient goes with its address as it was given (RFC 3461 §4.2)."""
+    letter.ret, letter.envid = ret, envid
+    if notify:
+        letter.recipients = [with_notices(recipient.address, notify) for recipient in letter.recipients]
+
+
+def with_notices(address: Address, notify: tuple[str, ...]) -> Recipient:
+    """A recipient of whom notices are wanted, or not."""
+    return Recipient(address, notify, f"rfc822;{address}" if notify and address.is_ascii else None)
+
+
 def new_message_id(sender: Address) -> str:
     """An id nobody else ever makes (RFC 5322 §3.6.4)."""
     domain = ascii_form(sender).domain
@@ -89,10 +106,10 @@ def new_message_id(sender: Address) -> str:
     return f"<{time.strftime('%Y%m%d%H%M%S', time.gmtime())}.{secrets.token_hex(8)}@{right}>"
 
 
-def read_mailboxes(text: str) -> list[Mailbox]:
-    """The mailboxes of a list. Raises Problem."""
+def read_mailboxes(text: str, domain: str = "") -> list[Mailbox]:
+    """The mailboxes of a list; names without a domain are of this one. Raises Problem."""
     try:
-        return parse_mailboxes(text)
+        return parse_mailboxes(text, domain)
     except AddressError as error:
         raise Problem(Exit.DATA, f"{error}. Nothing was sent.") from error
 
@@ -130,6 +147,21 @@ def spool(source: IO[bytes]) -> compose.Part:
     return compose.Part(size, again)
 
 
+def without_mbox_line(part: compose.Part) -> compose.Part:
+    """A message without the line of an mbox file before it ("From ..."), which sendmails take and leave out."""
+    with part.open() as file:
+        line = file.readline(1000)
+    if not line.startswith(b"From ") or not line.endswith(b"\n"):
+        return part
+
+    def behind() -> BinaryIO:
+        file = part.open()
+        file.seek(len(line))
+        return file
+
+    return compose.Part(part.size - len(line), behind)
+
+
 def attachment(path: Path) -> compose.Attachment:
     """A file to go with the message, refused now when it cannot be read. Raises Problem."""
     import mimetypes
@@ -159,23 +191,25 @@ class Whole:
     message_id: str
 
 
-def whole_message(source: compose.Part, sender: Mailbox | None, more: Sequence[Mailbox]) -> Whole:
-    """Reads the recipients from To, Cc and Bcc, takes Bcc out and adds what is missing (RFC 5322 §3.6). The rest stays
-    as it is, but for line ends. Raises Problem."""
+def whole_message(
+    source: compose.Part, sender: Mailbox | None, more: Sequence[Mailbox], *, listed: bool = True, domain: str = ""
+) -> Whole:
+    """Takes Bcc out and adds what is missing (RFC 5322 §3.6). The rest stays as it is, but for line ends. `listed`: the
+    letter goes to those in To, Cc and Bcc as well. With a `domain`, names without one are of it. Raises Problem."""
     octets = _head(source)
     header = Header(octets, limit=HEADER)
     if header.body >= HEADER:
         raise Problem(Exit.DATA, "The header of the message does not end. Nothing was sent.")
-    boxes = {name: _all(header, name) for name in ("from", *RECIPIENTS)}
+    boxes = {name: all_mailboxes(header, name, domain) for name in ("from", *RECIPIENTS) if listed or name == "from"}
     sender = sender or next(iter(boxes["from"]), None)
     if sender is None:
         raise Problem(Exit.DATA, "The message has no From field: give -f ADDRESS. Nothing was sent.")
-    everybody = [*more, *(box for name in RECIPIENTS for box in boxes[name])]
+    everybody = [*more, *(box for name in RECIPIENTS for box in boxes.get(name, ()))]
     if not everybody:
         raise Problem(Exit.DATA, "The message names no recipient in To, Cc or Bcc. Nothing was sent.")
     message_id = (header.get("message-id") or b"").decode("ascii", "replace") or new_message_id(sender.address)
-    utf8 = not all(box.address.local.isascii() for name in ("from", "to", "cc") for box in boxes[name])
-    fields = b"".join(_rewritten(header, utf8=utf8))
+    utf8 = not all(box.address.local.isascii() for name in ("from", "to", "cc") for box in boxes.get(name, ()))
+    fields = b"".join(_rewritten(header, utf8=utf8, domain=domain))
     fields += _missing(header, sender, message_id, utf8=utf8)
     composed = compose.Composed(fields + b"\r\n", [], utf8=utf8)
     _add_body(composed, source, header.body)
@@ -191,23 +225,42 @@ def _head(source: compose.Part) -> bytes:
     return octets
 
 
-def _all(header: Header, name: str) -> list[Mailbox]:
+def all_mailboxes(header: Header, name: str, domain: str = "") -> list[Mailbox]:
+    """The mailboxes of all fields of a name. Raises Problem."""
     texts = [value.decode("utf-8", "surrogateescape") for value in header.all(name)]
-    return [mailbox for text in texts for mailbox in read_mailboxes(text)]
+    return [mailbox for text in texts for mailbox in read_mailboxes(text, domain)]
 
 
-def _rewritten(header: Header, *, utf8: bool) -> Iterable[bytes]:
+def _rewritten(header: Header, *, utf8: bool, domain: str) -> Iterable[bytes]:
     for item in header:
         name = item.name.lower()
         if name in ("bcc", "return-path", ""):
             continue  # Bcc is nobody's business; Return-Path is the server's to write (RFC 5321 §4.4)
         octets = header.octets(item)
-        if octets.isascii() and b"\0" not in octets:
+        if domain and name in compose.ADDRESSES and (whole := _with_domains(header.value(item), domain)):
+            yield _field(item.name, whole, utf8=utf8)
+        elif octets.isascii() and b"\0" not in octets and max(map(len, octets.split(b"\n"))) <= compose.LINE:
             ends = LineEnds()
             yield ends.add(octets) + ends.end()
         else:
             value = header.value(item).decode("utf-8", "replace").replace("\r", " ").replace("\0", " ")
             yield _field(item.name, value, utf8=utf8)
+
+
+_LOCAL: Final = re.compile(r"\s*([^\s@<>()\",;:]+)\s*(?:\(([^()]*)\)\s*)?")
+
+
+def _with_domains(value: bytes, domain: str) -> str:
+    """A list of addresses in which some have no domain (`root (Cron Daemon)`), with it; "" when all have one."""
+    text = value.decode("utf-8", "replace")
+    lonely = _LOCAL.fullmatch(text)
+    if lonely is not None:
+        box = Mailbox((lonely[2] or "").strip(), read_mailboxes(lonely[1], domain)[0].address)
+        return box.encode(utf8=True).replace("\r\n", "")
+    whole = read_mailboxes(text, domain)
+    if text.count("@") >= len(whole) or not whole:
+        return ""
+    return ", ".join(box.encode(utf8=True).replace("\r\n", "") for box in whole)
 
 
 def _field(name: str, value: str, *, utf8: bool) -> bytes:

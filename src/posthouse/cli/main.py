@@ -16,6 +16,7 @@ import click
 from posthouse import __version__
 from posthouse.cli.exits import Exit, Problem, complain
 from posthouse.cli.invocation import Invocation
+from posthouse.cli.roles import play, role_of
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -27,6 +28,7 @@ VERBS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "serve": ("posthouse.cli.serve:serve", "Run the server."),
         "send": ("posthouse.cli.send:send", "Compose a message and send it."),
         "read": ("posthouse.cli.read:read", "Collect and read mail."),
+        "outbox": ("posthouse.cli.outbox:outbox", "The letters that wait on this machine."),
         "trace": ("posthouse.cli.trace:trace", "The path of a message: where it was, how long each leg took."),
         "setup": ("posthouse.cli.setup:setup", "Set up an account of yours: find its servers, test the login."),
         "probe": ("posthouse.cli.probe:probe", "What a mail server offers, its certificate, its weaknesses."),
@@ -123,6 +125,7 @@ def cli(ctx: click.Context, data: Path | None, config_file: Path | None) -> None
                      posthouse account add anna@example.org
                      posthouse serve
     Use it:          posthouse send, posthouse read
+    In its place:    posthouse --as sendmail (or mailq, mail; also by a link of that name)
     """
     ctx.obj = Invocation(data, config_file)
 
@@ -130,7 +133,10 @@ def cli(ctx: click.Context, data: Path | None, config_file: Path | None) -> None
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command and ends the process with its exit code (sysexits)."""
     hold_standard_streams()
+    role, rest = role_of(sys.argv[0] if arguments is None else "", sys.argv[1:] if arguments is None else arguments)
     try:
+        if role:
+            play(role, rest)
         code = cli.main(
             arguments if arguments is None else list(arguments), prog_name="posthouse", standalone_mode=False
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,14 +14,16 @@ import click
 from posthouse.cli.exits import Exit, Problem, Verb, complain, finish, print_json
 from posthouse.cli.options import server_options
 from posthouse.cli.security import security_of
+from posthouse.cli.sendoptions import composing_options, queue_options
 
 if TYPE_CHECKING:
     from posthouse.cli.dialogue import Person
+    from posthouse.cli.keeping import Keeper
     from posthouse.cli.sending import Plan, Report
     from posthouse.clients.security import Security
     from posthouse.clients.smtp import Letter
     from posthouse.config.profiles import Account
-    from posthouse.mail.compose import Attachment, Part
+    from posthouse.mail.compose import Attachment
     from posthouse.mail.mailboxes import Mailbox
     from posthouse.net.dial import Server
     from posthouse.smtp.client import Answer
@@ -45,6 +48,8 @@ T = TypeVar("T")
     default=None,
     help="Break off there, and send nothing.",
 )
+@composing_options
+@queue_options
 @click.option("--dry-run", is_flag=True, help="Print the exact octets of the message, and send nothing.")
 @click.option("--server", default="", metavar="HOST:PORT", help="What the dialogue offers as the server.")
 @server_options("smtp://user@host:port, smtps:// with TLS")
@@ -67,7 +72,8 @@ def send(**options: Any) -> None:
 def _asks(options: dict[str, Any]) -> bool:
     """Whether the dialogue is wanted: nothing was given that says what to send."""
     given = ("to", "cc", "bcc", "attach", "sender", "header", "from_header", "dry_run", "url", "user", "stop_after")
-    return not any(options[name] for name in given) and options["message"] is None and sys.stdin.isatty()
+    more = ("html", "markdown", "reply", "forward", "merge")
+    return not any(options[name] for name in given + more) and options["message"] is None and sys.stdin.isatty()
 
 
 # The dialogue
@@ -78,7 +84,10 @@ def _dialogue(options: dict[str, Any]) -> int:
 
     from posthouse.cli.account import fill_in, find_account
     from posthouse.cli.dialogue import Terminal
+    from posthouse.cli.keeping import Keeper, check
 
+    if check(options) or options["queue"]:
+        raise Problem(Exit.USAGE, "The dialogue sends at once: --queue and --hold need the letter on the command line.")
     account = None if options["server"] else find_account(options)
     fill_in(options, account, "send")
     try:
@@ -91,6 +100,7 @@ def _dialogue(options: dict[str, Any]) -> int:
                 timeout=options["timeout"],
                 verbose=options["verbose"],
                 security=security_of(options, options["url"]),
+                keeper=None if options["no_queue"] else Keeper(options),
             )
         )
     except EOFError:
@@ -107,8 +117,10 @@ async def converse(
     verbose: int = 0,
     security: Security | None = None,
     account: Account | None = None,
+    keeper: Keeper | None = None,
 ) -> int:
-    """The whole dialogue. Everything is asked before the server is spoken to; what the `account` knows is not."""
+    """The whole dialogue. Everything is asked before the server is spoken to; what the `account` knows is not. What
+    cannot be sent now goes to the `keeper`, if there is one."""
     from posthouse.cli import sending
     from posthouse.cli.helpers import observer
     from posthouse.cli.sending import SUMMARY
@@ -117,10 +129,12 @@ async def converse(
     plan = _ask_plan(person, server, directory, account)
     plan.timeout = timeout
     plan.security = security or plan.security
-    plan.observer = observer(verbose)
+    plan.observer = observer(verbose) if keeper is None else keeper.recorder.transcript
     plan.on_answer = lambda answer: person.say("".join(f"{harmless_line(line)}\n" for line in shown_lines(answer)))
-    plan.consent = lambda: _agrees(person)
+    plan.consent = lambda: _agrees(person) if keeper is None else keeper.agree(_agrees(person))
     report = await sending.deliver(plan)
+    if keeper is not None:
+        report = keeper.keep(plan, report)
     if report.text:
         person.say(f"{harmless(report.text)}\n")
     person.tell(SUMMARY, **report.counts)
@@ -224,12 +238,13 @@ def _read_files(text: str, directory: Path) -> list[Attachment]:
 
 
 def _once(options: dict[str, Any]) -> int:
-    import asyncio
-
-    from posthouse.cli import sending
+    from posthouse.cli import keeping, sending
     from posthouse.cli.account import fill_in, find_account, find_password
-    from posthouse.cli.helpers import Progress, observer, parse_url
+    from posthouse.cli.composing import Recipe
+    from posthouse.cli.helpers import Progress, parse_url
+    from posthouse.cli.routes import route_of
 
+    hold = keeping.check(options)
     account = find_account(options, needed=not options["dry_run"])
     if account is not None and (account.send or not options["dry_run"]):
         fill_in(options, account, "send")
@@ -240,12 +255,22 @@ def _once(options: dict[str, Any]) -> int:
     if server is None and not options["dry_run"]:
         text = "There is no server to send to: give --url smtp://user@host:port, or run posthouse setup ADDRESS once."
         raise Problem(Exit.USAGE, text)
-    password = find_password(options, login) if login and not options["dry_run"] else ""
-    letter, message_id = _letter(options, login)
+    offline = options["dry_run"] or options["queue"]
+    password = find_password(options, login) if login and not offline else ""
+    recipe = Recipe.read(options, login)
+    if options["merge"]:
+        from posthouse.cli.merging import merge
+
+        return merge(recipe, options, server, login, password, lambda: _consent(options))
+    letter, message_id = recipe.compose()
     if options["dry_run"]:
-        return _dry_run(letter, options)
+        return dry_run(letter, options)
     assert server is not None
+    desk = keeping.Desk(route_of(options, login), keeps=not options["no_queue"])
+    if options["queue"]:
+        return _tell(keeping.queued(desk.queue(letter, message_id, time.time() + hold), letter), options)
     progress = Progress("Sending", wanted=not (options["quiet"] or options["as_json"] or options["verbose"]))
+    recorder = keeping.Recorder(options["verbose"])
     plan = sending.Plan(
         server,
         letter,
@@ -255,12 +280,12 @@ def _once(options: dict[str, Any]) -> int:
         stop_after=sending.STAGES.get((options["stop_after"] or "").upper(), ""),
         timeout=options["timeout"],
         security=security_of(options, options["url"]),
-        consent=lambda: _consent(options),
-        observer=observer(options["verbose"]),
+        consent=lambda: desk.agree(_consent(options)),
+        observer=recorder.transcript,
         on_progress=progress,
     )
     try:
-        report = asyncio.run(sending.deliver(plan))
+        report = keeping.sit_out(desk, plan, hold) if hold else keeping.hand_over(desk, plan, recorder)
     finally:
         progress.end()
     return _tell(report, options)
@@ -280,47 +305,8 @@ def _consent(options: dict[str, Any]) -> bool:
     return _agrees(Terminal())
 
 
-def _letter(options: dict[str, Any], login: str) -> tuple[Letter, str]:
-    """The letter that the flags and standard input describe."""
-    from posthouse.cli import letters
-
-    to, cc, bcc = (
-        [box for text in options[name] for box in letters.read_mailboxes(text)] for name in ("to", "cc", "bcc")
-    )
-    given = options["sender"] or (login if "@" in login else "")
-    senders = letters.read_mailboxes(given) if given else []
-    if options["from_header"]:
-        whole = letters.whole_message(_standard_input(), senders[0] if senders else None, [*to, *cc, *bcc])
-        return whole.letter, whole.message_id
-    if not senders:
-        raise Problem(Exit.USAGE, "There is no sender: give -f ADDRESS.")
-    if not (to or cc or bcc):
-        raise Problem(Exit.USAGE, "There is no recipient: give one or more addresses, or -t.")
-    attachments = [letters.attachment(Path(name)) for name in options["attach"]]
-    fields = [_header(text) for text in options["header"]]
-    text = letters.text_part(options["message"]) if options["message"] is not None else _standard_input()
-    draft = letters.Draft(senders[0], options["subject"], text, to, cc, bcc, fields, attachments)
-    return draft.compose()
-
-
-def _header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not colon:
-        raise Problem(Exit.USAGE, f"-H needs a name, a colon and a value, not {text!r}")
-    if name.strip().lower() in ("bcc", "content-type", "content-transfer-encoding", "mime-version"):
-        raise Problem(Exit.USAGE, f"-H cannot set {name.strip()}: it would break the message.")
-    return name.strip(), value.strip()
-
-
-def _standard_input() -> Part:
-    from posthouse.cli.letters import spool
-
-    if sys.stdin.isatty():
-        print("Type the message; Ctrl-D on a line of its own ends it.", file=sys.stderr)
-    return spool(sys.stdin.buffer)
-
-
-def _dry_run(letter: Letter, options: dict[str, Any]) -> int:
+def dry_run(letter: Letter, options: dict[str, Any]) -> int:
+    """Prints the exact octets of a letter."""
     if not options["quiet"]:
         who = " ".join(f"<{recipient.address}>" for recipient in letter.recipients)
         sender = f"<{'' if letter.sender is None else letter.sender}>"
@@ -343,7 +329,10 @@ def _tell(report: Report, options: dict[str, Any]) -> int:
         reply = "" if rows else report.reply
         problem = Problem(report.code, "\n".join([report.text, *rows]), stage=report.stage, reply=reply)
         complain("send", problem)
-    if not options["quiet"] and (report.sent or not report.text):
+    if report.outbox and report.stage == "outbox" and not report.text:
+        text = f"Waits in the outbox as {report.outbox}; id {report.message_id}"
+        print(text, end="" if options["quiet"] else "\n")
+    elif not options["quiet"] and (report.sent or not report.text):
         stopped = options["stop_after"]
         print(f"Stopped after {stopped}; nothing was sent" if stopped else report.summary)
     return int(report.code)

@@ -44,6 +44,7 @@ class Plan:
     observer: SessionObserver | None = None
     on_answer: Callable[[Answer], None] | None = None
     on_progress: Callable[[int, int], None] | None = None
+    on_end: Callable[[Outcome], None] | None = None  # the final dot is about to leave
 
 
 @dataclass(slots=True)
@@ -56,12 +57,20 @@ class Report:
     message_id: str
     seconds: float
     reply: str = ""
-    text: str = ""
+    text: str = ""  # what happened, what became of the message, what to do
+    happened: str = ""  # the first part of it
+    kind: Kind | None = None  # of the failure that ended the session
+    outbox: str = ""  # the letter of the outbox that keeps what was not handed over
 
     @property
     def sent(self) -> int:
         """How many recipients the server took."""
         return sum(result.status == "sent" for result in self.results)
+
+    @property
+    def is_uncertain(self) -> bool:
+        """Whether nobody knows of some recipient if it has the message."""
+        return any(result.status == "uncertain" for result in self.results)
 
     @property
     def counts(self) -> dict[str, str]:
@@ -82,7 +91,8 @@ class Report:
             rows.append({"to": str(result.address), "status": result.status} | reply)
         value: dict[str, Any] = {"ok": self.code is Exit.OK, "code": int(self.code), "stage": self.stage}
         value |= {"reply": self.reply} if self.reply else {}
-        value |= {"error": self.text} if self.text else {}
+        value |= {"note" if self.code is Exit.OK else "error": self.text} if self.text else {}
+        value |= {"outbox": self.outbox} if self.outbox else {}
         return value | {"recipients": rows, "message_id": self.message_id, "ms": round(self.seconds * 1000)}
 
 
@@ -94,27 +104,38 @@ async def deliver(plan: Plan) -> Report:
         outcome = await _session(plan, outcome)
     except Failure as failure:
         outcome.failure, outcome.stage = failure, failure.stage
-    return _report(plan, outcome, time.monotonic() - begun)
+    return report_of(plan, outcome, time.monotonic() - begun)
 
 
 async def _session(plan: Plan, outcome: Outcome) -> Outcome:
-    client = await _connect(plan)
+    client = await open_session(plan)
     try:
-        await client.greet()
-        await client.hello(own_name(client))
-        if plan.stop_after == "ehlo":
-            await client.quit()
-            return outcome
-        if plan.login:
-            _check_login(plan, client)
-            await client.login(plan.login, plan.password)
-        if plan.stop_after != "auth":
+        if plan.stop_after not in ("ehlo", "auth"):
             outcome = await client.send(plan.letter, plan.stop_after)
         if outcome.failure is None and not (plan.stop_after == "data" and outcome.stage == ""):
             await client.quit()
     finally:
         client.close()
     return outcome
+
+
+async def open_session(plan: Plan) -> SmtpClient:
+    """A session in which letters can be sent: greeted and logged in. Raises Failure."""
+    client = await _connect(plan)
+    client.on_end = plan.on_end
+    try:
+        await client.greet()
+        await client.hello(own_name(client))
+        if plan.stop_after != "ehlo" and plan.login:
+            _check_login(plan, client)
+            await client.login(plan.login, plan.password)
+        if any(one.notify for one in plan.letter.recipients) and "DSN" not in client.extensions:
+            text = "the server does not know of notices (DSN), so they were not asked for"
+            print(f"posthouse send: {text}", file=sys.stderr)
+    except BaseException:
+        client.close()
+        raise
+    return client
 
 
 async def _connect(plan: Plan) -> SmtpClient:
@@ -171,7 +192,8 @@ def own_name(client: SmtpClient) -> str:
 # What to say about it
 
 
-def _report(plan: Plan, outcome: Outcome, seconds: float) -> Report:
+def report_of(plan: Plan, outcome: Outcome, seconds: float) -> Report:
+    """What a session came to, with words for people and an exit code."""
     code = _code(plan, outcome)
     reply = ""
     if outcome.failure is not None:
@@ -182,7 +204,10 @@ def _report(plan: Plan, outcome: Outcome, seconds: float) -> Report:
         reply = next((result.answer.said for result in outcome.results if result.answer is not None), "")
     stage = outcome.stage or ("rcpt" if code else plan.stop_after or "end of data")
     report = Report(code, stage, outcome.results, plan.message_id, seconds, reply)
-    report.text = _explain(plan, outcome, report)
+    report.kind = outcome.failure.kind if outcome.failure is not None else None
+    if code is not Exit.OK:
+        report.happened = _happened(outcome, report)
+        report.text = " ".join(filter(None, [report.happened, _became(outcome, report)]))
     return report
 
 
@@ -215,29 +240,34 @@ def _unknown(answer: Answer) -> bool:
     return answer.code in (550, 551, 553)
 
 
-def _explain(plan: Plan, outcome: Outcome, report: Report) -> str:
-    """What happened, what became of the message, and what to do; "" when all went well."""
-    if report.code is Exit.OK:
-        return ""
+def _happened(outcome: Outcome, report: Report) -> str:
+    """What happened, in one sentence."""
     if outcome.failure is not None:
-        became = "Nothing was sent."
-        if any(result.status == "uncertain" for result in report.results):
-            became = (
-                "Nobody knows whether the message was taken: the line was lost after its end. "
-                "Ask the recipients before you send it again."
-            )
-            return f"{sentence(str(outcome.failure))} {became}"
-        return f"{sentence(str(outcome.failure))} {became} {advice_of(outcome.failure)}".rstrip()
+        text = sentence(str(outcome.failure))
+        if report.is_uncertain:
+            text += " Nobody knows whether the message was taken: the line was lost after its end."
+        return text
     refused = [result for result in report.results if result.status in ("failed", "deferred")]
     if report.code is Exit.NOT_ALL:
         who = ", ".join(str(result.address) for result in refused[:10])
         more = f" and {len(refused) - 10} more" if len(refused) > 10 else ""
         return f"The server did not take {who}{more}; the others have the message."
     if report.code is Exit.NO_USER:
-        return "The server knows none of the recipients. Nothing was sent. Check the addresses."
+        return "The server knows none of the recipients."
     what = "the message" if report.stage in ("data", "end of data", "content") else "the recipients"
     what = "the sender" if report.stage == "mail" else what
-    return f"The server refused {what}. Nothing was sent. {ADVICE.get(report.code, '')}".rstrip()
+    return f"The server refused {what}."
+
+
+def _became(outcome: Outcome, report: Report) -> str:
+    """What became of the message, and what to do, where nobody keeps it."""
+    if report.is_uncertain:
+        return "Ask the recipients before you send it again."
+    if report.code is Exit.NOT_ALL and outcome.failure is None:
+        return ""
+    advice = ADVICE.get(report.code, "") if outcome.failure is None else advice_of(outcome.failure)
+    advice = "Check the addresses." if report.code is Exit.NO_USER else advice
+    return f"Nothing was sent. {advice}".rstrip()
 
 
 def refusals(report: Report) -> list[str]:

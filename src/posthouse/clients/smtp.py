@@ -58,6 +58,8 @@ class SmtpClient:
         self.extensions = Extensions()
         self.on_answer = on_answer
         self.on_progress = on_progress
+        self.on_end: Callable[[Outcome], None] | None = None
+        """Called when the final dot is about to leave, which is the point of no return; an OSError breaks off."""
         self._observer = observer
         self._timeout = timeout
         self._patience: Mapping[str, float] = {**PATIENCE, **(patience or {})}
@@ -214,6 +216,16 @@ class SmtpClient:
         return await self.say(Rset(), "rset")
 
     # What a transaction is made of
+
+    def about_to_end(self, outcome: Outcome) -> None:
+        """Tells that the final dot is about to leave. Raises Failure when that cannot be written down."""
+        if self.on_end is None:
+            return
+        try:
+            self.on_end(outcome)
+        except OSError as error:
+            self.close()
+            raise Failure(Kind.LOCAL, "content", f"the state of the message cannot be written: {error}") from error
 
     async def say(self, command: Command, stage: str, *, secret: bool = False) -> Answer:
         """A command and its reply."""

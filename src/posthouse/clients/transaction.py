@@ -245,6 +245,7 @@ class Transaction:
             session.close()
             raise Failure(Kind.LOCAL, "content", "a file changed while it was sent")
         self._whole = not session.wire.lost
+        session.about_to_end(self._outcome)
         session.put_end(stuffer.end())
         session.progress(letter.size, letter.size)
         for _ in self._outcome.accepted if session.lmtp else (None,):

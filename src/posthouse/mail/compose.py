@@ -41,10 +41,13 @@ class Part:
 
 @dataclass(slots=True)
 class Attachment(Part):
-    """A file that goes with the message. `type` is its media type."""
+    """A file that goes with the message. `type` is its media type. With a `cid` it is shown where the HTML names it
+    (RFC 2392). `encoding` 7bit or 8bit: a message that must go as it is (RFC 2046 §5.2.1)."""
 
     name: str
     type: str
+    cid: str = ""
+    encoding: str = "base64"
 
 
 @dataclass(slots=True)
@@ -83,7 +86,8 @@ class Encoded:
 @dataclass(slots=True)
 class Letter:
     """What a person says a message is. `date` is in seconds since 1970, `zone` in seconds east of UTC; `fields` are
-    further header fields; Bcc is nobody's business and has no place here."""
+    further header fields; Bcc is nobody's business and has no place here. `html` says the same as `text`, `inlines`
+    are the pictures in it."""
 
     sender: Mailbox
     to: Sequence[Mailbox]
@@ -94,23 +98,61 @@ class Letter:
     cc: Sequence[Mailbox] = ()
     fields: Sequence[tuple[str, str]] = ()
     attachments: Sequence[Attachment] = ()
+    html: Part | None = None
+    inlines: Sequence[Attachment] = ()
+
+
+@dataclass(slots=True)
+class _Entity:
+    """A part with its own header fields (RFC 2045 §2.4)."""
+
+    fields: bytes
+    pieces: list[bytes | Encoded]
+    eight_bit: bool = False
 
 
 def compose(letter: Letter, boundary: str) -> Composed:
     """The message. `boundary` is random text that no part holds. Raises ComposeError."""
     utf8 = not all(_passes(box) for box in (letter.sender, *letter.to, *letter.cc))
     header = b"".join(_fields(letter, utf8=utf8))
-    text_fields, text = encode_body(letter.text)
-    if not letter.attachments:
-        return Composed(header + text_fields + b"\r\n", [text], utf8=utf8, eight_bit=utf8)
-    mark = f"=_{boundary}".encode("ascii")  # neither base64 nor quoted-printable ever holds "=_" (RFC 2045 §6.7)
-    header += b'Content-Type: multipart/mixed; boundary="' + mark + b'"\r\n\r\n'
-    pieces: list[bytes | Encoded] = [b"--" + mark + b"\r\n" + text_fields + b"\r\n", text]
-    for attachment in letter.attachments:
-        pieces.append(b"\r\n--" + mark + b"\r\n" + _attachment_fields(attachment) + b"\r\n")
-        pieces.append(encode_base64(attachment))
-    pieces.append(b"\r\n--" + mark + b"--\r\n")
-    return Composed(header, pieces, utf8=utf8, eight_bit=utf8)
+    whole = _text(letter.text, "plain")
+    if letter.html is not None:
+        rich = _text(letter.html, "html")
+        if letter.inlines:  # RFC 2387 §3.1: the type of the part that is shown first is named
+            parts = [rich, *map(_attached, letter.inlines)]
+            rich = _multipart('related; type="text/html"', f"=_rel_{boundary}", parts)
+        whole = _multipart("alternative", f"=_alt_{boundary}", [whole, rich])  # the best one last: RFC 2046 §5.1.4
+    if letter.attachments:
+        whole = _multipart("mixed", f"=_mix_{boundary}", [whole, *map(_attached, letter.attachments)])
+    return Composed(header + whole.fields + b"\r\n", whole.pieces, utf8=utf8, eight_bit=utf8 or whole.eight_bit)
+
+
+def _text(text: Part, subtype: str) -> _Entity:
+    fields, body = encode_body(text, subtype)
+    return _Entity(fields, [body])
+
+
+def _multipart(kind: str, boundary: str, parts: Sequence[_Entity]) -> _Entity:
+    """Parts in one (RFC 2046 §5.1). Neither base64 nor quoted-printable ever holds "=_" (RFC 2045 §6.7)."""
+    pieces: list[bytes | Encoded] = []
+    mark = f"--{boundary}".encode("ascii")
+    for number, part in enumerate(parts):
+        pieces.append((b"\r\n" if number else b"") + mark + b"\r\n" + part.fields + b"\r\n")
+        pieces += part.pieces
+    pieces.append(b"\r\n" + mark + b"--\r\n")
+    eight_bit = any(part.eight_bit for part in parts)
+    fields = f'Content-Type: multipart/{kind};\r\n boundary="{boundary}"\r\n'
+    fields += "Content-Transfer-Encoding: 8bit\r\n" if eight_bit else ""  # RFC 2045 §6.4
+    return _Entity(fields.encode("ascii"), pieces, eight_bit)
+
+
+def _attached(attachment: Attachment) -> _Entity:
+    fields = _attachment_fields(attachment)
+    if attachment.encoding == "base64":
+        return _Entity(fields, [encode_base64(attachment)])
+    size = sum(map(len, with_line_ends(attachment)))
+    body = Encoded(size, lambda: with_line_ends(attachment))
+    return _Entity(fields, [body], eight_bit=attachment.encoding == "8bit")
 
 
 def _passes(mailbox: Mailbox) -> bool:
@@ -168,22 +210,22 @@ def format_date(seconds: float) -> str:
 # Bodies
 
 
-def encode_body(text: Part) -> tuple[bytes, bytes | Encoded]:
+def encode_body(text: Part, subtype: str = "plain") -> tuple[bytes, bytes | Encoded]:
     """The MIME fields of a text and its octets on the way: as they are where that is safe, else quoted-printable or
     base64, whichever is shorter."""
     facts = _look(text)
     if facts.plain:
-        return _text_fields("us-ascii", "7bit"), Encoded(facts.size, lambda: with_line_ends(text))
+        return _text_fields(subtype, "us-ascii", "7bit"), Encoded(facts.size, lambda: with_line_ends(text))
     charset = "utf-8" if facts.utf8 else "unknown-8bit"
     if text.size > SMALL_TEXT:
-        return _text_fields(charset, "base64"), encode_base64(text, lines=True)
+        return _text_fields(subtype, charset, "base64"), encode_base64(text, lines=True)
     with text.open() as file:
         octets = _ended(whole_lines(file.read()))
     quoted = quoted_printable(octets)
     encoded = base64_lines(octets)
     if len(quoted) <= len(encoded):
-        return _text_fields(charset, "quoted-printable"), quoted
-    return _text_fields(charset, "base64"), encoded
+        return _text_fields(subtype, charset, "quoted-printable"), quoted
+    return _text_fields(subtype, charset, "base64"), encoded
 
 
 @dataclass(slots=True)
@@ -234,8 +276,9 @@ def _ended(octets: bytes) -> bytes:
     return octets if octets.endswith(b"\r\n") or not octets else octets + b"\r\n"
 
 
-def _text_fields(charset: str, encoding: str) -> bytes:
-    return f"Content-Type: text/plain; charset={charset}\r\nContent-Transfer-Encoding: {encoding}\r\n".encode("ascii")
+def _text_fields(subtype: str, charset: str, encoding: str) -> bytes:
+    text = f"Content-Type: text/{subtype}; charset={charset}\r\nContent-Transfer-Encoding: {encoding}\r\n"
+    return text.encode("ascii")
 
 
 def quoted_printable(octets: bytes) -> bytes:
@@ -290,7 +333,9 @@ def _attachment_fields(attachment: Attachment) -> bytes:
     name = attachment.name
     text = (
         f"Content-Type: {attachment.type}{encode_parameter('name', name) if name.isascii() else ''}\r\n"
-        f"Content-Transfer-Encoding: base64\r\n"
-        f"Content-Disposition: attachment{encode_parameter('filename', name)}\r\n"
+        f"Content-Transfer-Encoding: {attachment.encoding}\r\n"
     )
+    text += f"Content-ID: <{attachment.cid}>\r\n" if attachment.cid else ""
+    shown = attachment.cid or attachment.type == "message/rfc822"
+    text += f"Content-Disposition: {'inline' if shown else 'attachment'}{encode_parameter('filename', name)}\r\n"
     return text.encode("ascii")

@@ -39,10 +39,11 @@ def ascii_form(address: Address) -> Address:
     return Address(address.local, domain_key(address.domain))
 
 
-def parse_mailboxes(text: str) -> list[Mailbox]:
+def parse_mailboxes(text: str, domain: str = "") -> list[Mailbox]:
     """The mailboxes of a list: `a@x.mail, Anna Karenina <anna@x.mail>, Friends: b@x.mail;`. Comments and the names of
-    groups are left out. Raises AddressError whose text names the part that is no address."""
-    mailboxes = [_mailbox(words) for words in _split(text) if "".join(words).strip()]
+    groups are left out; with a `domain`, `root` alone is that user there. Raises AddressError whose text names the part
+    that is no address."""
+    mailboxes = [_mailbox(words, domain) for words in _split(text) if "".join(words).strip()]
     if len(mailboxes) > MOST:
         raise AddressError(f"The list has more than {MOST} addresses")
     return mailboxes
@@ -119,21 +120,21 @@ def _after_comment(text: str, place: int) -> int:
 _IN_COMMENT: Final = re.compile(r"[()]|\\.", re.DOTALL)
 
 
-def _mailbox(words: list[str]) -> Mailbox:
+def _mailbox(words: list[str], domain: str = "") -> Mailbox:
     angle = next((word for word in words if word.startswith("<")), None)
     if angle is None:
-        return Mailbox("", _address("".join(words)))
+        return Mailbox("", _address("".join(words), domain))
     name = [_UNESCAPE.sub(r"\1", word[1:-1]) if word.startswith('"') else word for word in words if word is not angle]
-    return Mailbox(decode_words(" ".join("".join(name).split())), _address(angle[1:-1]))
+    return Mailbox(decode_words(" ".join("".join(name).split())), _address(angle[1:-1], domain))
 
 
 _UNESCAPE: Final = re.compile(r"\\(.)")
 
 
-def _address(text: str) -> Address:
+def _address(text: str, domain: str) -> Address:
     text = text.strip()
     try:
-        return Address.parse(text)
+        return Address.parse(f"{text}@{domain}" if domain and text and "@" not in text else text)
     except AddressError as error:
         reason = str(error)
         text = f"{text or 'Nothing'} is not a mail address: {reason[:1].lower()}{reason[1:]}"

@@ -6,6 +6,28 @@ import contextlib
 import os
 import sys
 from pathlib import Path
+from typing import IO
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+
+def try_lock(file: IO[bytes]) -> bool:
+    """Locks an open file for this process alone, until it is closed or the process dies; False when another has it."""
+    try:
+        if sys.platform == "win32":
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        if sys.platform == "win32":
+            return False
+        raise
+    return True
 
 
 def owner_of(path: Path) -> tuple[int, int]:
@@ -17,8 +39,6 @@ def owner_of(path: Path) -> tuple[int, int]:
 def sync_file(descriptor: int) -> None:
     """Makes a file's octets durable."""
     if sys.platform == "darwin":  # fsync alone leaves them in the drive's cache there
-        import fcntl
-
         fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
     else:
         os.fsync(descriptor)

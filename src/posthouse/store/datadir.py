@@ -12,30 +12,9 @@ from pathlib import Path
 from typing import IO, Final
 
 from posthouse.mail.reply import Fault, Unavailable
-from posthouse.net.files import owner_of, sync_directory
+from posthouse.net.files import owner_of, sync_directory, try_lock
 from posthouse.ports.system import Clock, Random
 from posthouse.store.model import Options, StoreError, StoreInUse
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _try_lock(file: IO[bytes]) -> bool:
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
-else:
-    import fcntl
-
-    def _try_lock(file: IO[bytes]) -> bool:
-        try:
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
 
 OTHERS: Final = 0o007  # what a mode allows those who are neither owner nor group
 FREE_KNOWN_FOR: Final = 0.2  # seconds that the free room is believed
@@ -122,7 +101,7 @@ class DataDirectory:
 
     def _open_lock(self, path: Path) -> IO[bytes] | None:
         file = self._create(path)
-        if not _try_lock(file):
+        if not try_lock(file):
             file.close()
             return None
         return file

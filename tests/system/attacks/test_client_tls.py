@@ -27,7 +27,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 def send(script: Callable[[Talk], None], *options: str, scheme: str = "smtp") -> tuple[int, dict[str, object], bytes]:
     """Exit code, the JSON answer, and all that the server heard in the clear or decrypted."""
     with ScriptedServer(script) as server:
-        done = run([*SEND, "--url", f"{scheme}://localhost:{server.port}", *LETTER, *options])
+        done = run([*SEND, "--wait", "--url", f"{scheme}://localhost:{server.port}", *LETTER, *options])
     return done.returncode, json.loads(done.stdout), b"\n".join(server.heard)
 
 

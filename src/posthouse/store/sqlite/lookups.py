@@ -77,7 +77,8 @@ class Lookups:
         return cast("Domain | None", known)
 
     def account(self, address: str, find: Callable[[str], Account | None]) -> Account | None:
-        """The account likewise; what does not exist is asked for every time. One with a quota is never from memory, because what it holds must be current."""
+        """The account likewise; what does not exist is asked for every time. One with a quota is never from memory,
+        because what it holds must be current."""
         self._check()
         if (known := self._accounts.get(address)) is None and (known := find(address)) is not None and not known.quota:
             self._accounts[address] = known
