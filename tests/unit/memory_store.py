@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import cast
 
-from posthouse.ports.store import Account, Conflict, Credential, Domain, Kept, Missing, Store
+from posthouse.ports.store import Account, Alias, Conflict, Credential, Domain, Kept, Missing, Store
 
 
 class MemoryStore:
@@ -15,6 +15,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self.domain_table: dict[str, Domain] = {}
         self.account_table: dict[str, Account] = {}
+        self.alias_table: dict[str, Alias] = {}
         self.in_use: set[str] = set()
         self.credential_table: dict[int, list[Credential]] = {}
         self.number = 0
@@ -102,6 +103,9 @@ class MemoryStore:
 
     async def accounts(self, domain: str | None = None) -> list[Account]:
         return [a for k, a in sorted(self.account_table.items()) if domain is None or k.endswith(f"@{domain}")]
+
+    async def find_alias(self, address: str) -> Alias | None:
+        return self.alias_table.get(address)
 
     async def find_account(self, address: str) -> Account | None:
         found = self.account_table.get(address)

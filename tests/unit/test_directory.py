@@ -12,7 +12,7 @@ from posthouse.config.schema import AccountSettings
 from posthouse.mail.address import Address
 from posthouse.mail.reply import Fault, Unavailable
 from posthouse.ports.directory import Directory
-from posthouse.ports.store import Conflict, Missing
+from posthouse.ports.store import Alias, Conflict, Missing
 from tests.unit.memory_store import MemoryStore
 from tests.unit.test_credentials import StillClock, SystemOctets
 
@@ -247,3 +247,13 @@ async def test_many_accounts_are_checked_before_the_first_is_added(filled: Accou
     with pytest.raises(BadPassword):
         await filled.add_accounts([("a@x.mail", "p"), ("b@x.mail", "")])
     assert await filled.find(Address.parse("a@x.mail")) is None
+
+
+async def test_an_alias_for_postmaster_goes_before_the_account_of_the_configuration(
+    filled: AccountDirectory, store: MemoryStore, credentials: Credentials
+) -> None:
+    store.alias_table["postmaster@x.mail"] = Alias("postmaster@x.mail", ("anna@far.example",))
+    named = AccountDirectory(store.port, credentials, postmaster="test@x.mail")
+    there = Address.parse("PostMaster@X.mail")
+    assert await named.find(there) is None
+    assert [str(one) for one in await named.alias(there)] == ["anna@far.example"]
