@@ -167,6 +167,9 @@ class Wire(asyncio.BufferedProtocol):
             self._let_go()
         elif self._held:
             self._weigh(progress=True)  # what came may still be used
+        if self.encryption is not None:
+            # TLS keeps our methods, and we keep TLS: half a megabyte would wait for the garbage collector.
+            self._transport = _GONE
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -195,14 +198,13 @@ class Wire(asyncio.BufferedProtocol):
 
     def _weigh(self, *, progress: bool) -> None:
         octets = self._input_size + self._fed
+        if self.encryption is not None and self._input_size > FREE:
+            encrypted = self._undecrypted()
+            octets += encrypted
+            self._burst = min(TLS_BURST, max(self._burst, 2 * (self._input_size + encrypted)))
         if self._writing_paused:
             octets += self._transport.get_write_buffer_size()
-        if octets <= FREE:
-            octets = 0
-        elif self.encryption is not None:
-            octets += self._undecrypted()
-            self._burst = min(TLS_BURST, max(self._burst, 2 * octets))
-        octets += self._burst
+        octets = self._burst + (octets if octets > FREE else 0)
         if octets != self._held or progress:
             self._held = octets
             self._buffers.hold(self, octets, progress=progress)
@@ -566,6 +568,30 @@ class Wire(asyncio.BufferedProtocol):
     def _fail(self, error: Exception) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(error)
+
+
+class _Gone(asyncio.Transport):
+    """Stands for the transport of a connection that is gone: nothing comes, nothing leaves."""
+
+    def is_closing(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """Nothing is left to close."""
+
+    abort = pause_reading = resume_reading = close
+
+    def can_write_eof(self) -> bool:
+        return False
+
+    def write(self, data: object) -> None:
+        """Goes nowhere."""
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
+_GONE: Final = _Gone()
 
 
 def _why(error: Exception) -> str:

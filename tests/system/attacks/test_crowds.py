@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import time
 from pathlib import Path
 
@@ -80,6 +81,27 @@ def test_ten_thousand_connections_opened_and_dropped_leave_nothing(start: Start)
         wait_for(lambda: descriptors(server) <= before, lambda: f"{descriptors(server)}, not {before}", 30)
         assert server.memory() < memory + 16 * MIB
         assert deliver(at_home(server.smtp), [READER], letter("1 KiB")).startswith(b"250")
+
+
+def test_connections_within_tls_leave_nothing(start: Start) -> None:
+    """Would catch what TLS keeps of a connection, 30 KiB and more, waiting for the garbage collector."""
+    with start("") as server:
+        trust = ssl.create_default_context(cafile=server.authority)
+        _drop_within_tls(server, trust, 300)
+        memory = server.memory()
+        _drop_within_tls(server, trust, 900)
+        assert server.memory() < memory + 8 * MIB, f"{(server.memory() - memory) // 900} octets for each"
+
+
+def _drop_within_tls(server: Server, trust: ssl.SSLContext, count: int) -> None:
+    for number in range(count):
+        with connect(server.pop3, f"127.{20 + number % 200}.{number // 200}.5") as one:
+            one.recv(512)
+            one.sendall(b"STLS\r\n")
+            assert one.recv(512).startswith(b"+OK")
+            with trust.wrap_socket(one, server_hostname="localhost") as secured:
+                secured.sendall(b"CAPA\r\n")
+                assert secured.recv(512).startswith(b"+OK")
 
 
 def _drop(server: Server, count: int) -> None:
