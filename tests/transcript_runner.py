@@ -291,7 +291,7 @@ _EXPECT: Final[dict[str, Callable[[str, str], bool]]] = {
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     lines = path.read_text(encoding="utf-8").split("\n")
-    assert re.search(r"RFC [0-9]+|issue|origin|reliability", lines[0]), f"{path.name}: the first line names no rule"
+    assert re.search(r"RFC [0-9]+|our rule|origin|reliability", lines[0]), f"{path.name}: the first line names no rule"
     for number, line in enumerate(lines[1:], 2):
         if line.strip() and not line.startswith("#"):
             yield number, line
