@@ -89,7 +89,7 @@ def test_everything_that_can_be_said() -> None:
     assert first.config.server.hostname == "mx.a.example"
     assert first.config.relay.schedule == "classic"
     assert first.config.tls.offer == "no"
-    assert first.routes[0].to == ("mx.b.example",)
+    assert first.routes[0].targets == ("mx.b.example:25",)
     assert second.spec.greylist == 300.0
     (outage,) = scenario.outages
     hosts = [one.host for one in scenario.outages_of(outage)]
@@ -179,6 +179,8 @@ notify = ["never", "delay"]
         ('[host.settings.accounts]\nrecoverable_passwords = "on"', "needs a file"),
         ("[host.settings.smtp]\nmesage = 5", "did you mean message"),
         ('[[host.route]]\npattern = "*"\nschedule = "soon"', "is no time"),
+        ('[[host.route]]\npattern = "*"\nto = "a:b:c"', "a:b:c"),
+        ('[[letter]]\nfrom = "a@a.example"\nto = "a@a.example"\nat = "20d"', "after the end of the scenario"),
     ],
 )
 def test_what_does_not_fit_together(table: str, said: str) -> None:

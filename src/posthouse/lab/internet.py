@@ -6,7 +6,7 @@ import asyncio
 import io
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
@@ -17,7 +17,7 @@ from posthouse.lab.crowd import crowd
 from posthouse.lab.personalities import Manner, MannerlyReception
 from posthouse.lab.record import Records, Witness
 from posthouse.lab.scenario import HostPlan, Scenario
-from posthouse.lab.schema import LetterSpec, RouteSpec
+from posthouse.lab.schema import LetterSpec
 from posthouse.lab.zone import NameOutage
 from posthouse.mail.address import Address
 from posthouse.mail.compose import Letter as Draft
@@ -26,7 +26,7 @@ from posthouse.mail.envelope import Recipient
 from posthouse.mail.mailboxes import Mailbox
 from posthouse.observe.log import QuietLog
 from posthouse.policy.access import RELAY
-from posthouse.ports.store import Alias, Network, Route
+from posthouse.ports.store import Alias, Network
 
 SUBMISSION: Final = 587
 SMTP: Final = 25
@@ -159,7 +159,7 @@ class Internet:
         for network in plan.spec.relays_for:
             await store.put_network(Network(network, ("smtp", "local", RELAY), None, "", now))
         for route in plan.routes:
-            await store.put_route(_route(route, now))
+            await store.put_route(replace(route, created=now))
         for alias in plan.aliases:
             targets = tuple(Address.parse(target).key for target in alias.to)
             await store.put_alias(Alias(alias.address, targets, created=now))
@@ -262,7 +262,3 @@ def _times(letters: Sequence[LetterSpec]) -> Iterator[tuple[float, int, LetterSp
     for number, spec in enumerate(letters):
         for turn in range(spec.count):
             yield spec.at + turn * spec.every, number, spec
-
-
-def _route(spec: RouteSpec, now: float) -> Route:
-    return Route(spec.pattern, spec.to, schedule=spec.schedule, local=spec.local == "yes", created=now)

@@ -23,13 +23,13 @@ from posthouse.lab.schema import (
     NameSpec,
     OutageSpec,
     RefusalSpec,
-    RouteSpec,
     ScenarioSpec,
 )
 from posthouse.lab.zone import Zone, ZoneError
 from posthouse.mail.address import Address, AddressError
-from posthouse.mail.schedule import parse_schedule
+from posthouse.mta.routes import BadRoute, Wish, make_route
 from posthouse.policy.access import read_network
+from posthouse.ports.store import Route
 
 FILE_LIMIT: Final = 4_000_000  # octets
 MOST_OUTAGES: Final = 100_000  # times that outages come again, all together
@@ -45,7 +45,7 @@ class HostPlan:
     spec: HostSpec
     config: Config
     users: tuple[str, ...] = ()
-    routes: tuple[RouteSpec, ...] = ()
+    routes: tuple[Route, ...] = ()
     aliases: tuple[AliasSpec, ...] = ()
 
 
@@ -243,18 +243,17 @@ class _ScenarioReader(Checker):
             elif address:
                 yield AliasSpec(address, alias.to)
 
-    def _routes(self, path: str, spec: HostSpec) -> Iterable[RouteSpec]:
+    def _routes(self, path: str, spec: HostSpec) -> Iterable[Route]:
         for number, table in enumerate(spec.route):
             place = f"{path}.route[{number}]"
             route = self.section(SECTIONS["route"], table, place)
             if route is None:
                 continue
-            if route.schedule:
-                try:
-                    parse_schedule(route.schedule)
-                except ValueError as error:
-                    self.wrong(f"{place}.schedule", str(error))
-            yield route
+            wish = Wish(route.pattern, route.to, schedule=route.schedule, local=route.local == "yes")
+            try:
+                yield make_route(wish, 0.0)
+            except BadRoute as error:
+                self.wrong(place, str(error))
 
     # What goes wrong
 
@@ -284,6 +283,8 @@ class _ScenarioReader(Checker):
             self.wrong(f"{path}.via", text)
         if not spec.to:
             self.wrong(f"{path}.to", "a letter needs a recipient at least")
+        if spec.at + (spec.count - 1) * spec.every >= found.spec.end:
+            self.wrong(f"{path}.at", "it would be sent after the end of the scenario (scenario.until)")
         words = set(spec.notify)
         if not words <= WORDS or ("never" in words and len(words) > 1):
             self.wrong(f"{path}.notify", "allowed are success, failure and delay together, or never alone")

@@ -62,7 +62,7 @@ class RouteService:
     async def add(self, wish: Wish, password: str = "", *, replace: bool = False) -> Route:
         """Adds a route. Raises BadRoute, OSError when the password cannot be sealed, and Conflict when the pattern has
         a route already and that is not to be replaced."""
-        route = self._check(wish, password)
+        route = make_route(wish, self._clock.now(), password, self._seal)
         held = {row.pattern for row in self._store.routes()}
         if route.pattern in held and not replace:
             raise Conflict(f"There is a route for {route.pattern} already. --replace puts this one in its place.")
@@ -96,27 +96,31 @@ class RouteService:
         """All routes, in the order of their patterns."""
         return self._store.routes()
 
-    def _check(self, wish: Wish, password: str) -> Route:
-        pattern = read_pattern(wish.pattern)
-        targets = _read_targets(wish)
-        tls = _choose_tls(wish, targets)
-        _check_login(wish, targets, tls, password)
-        _check_whole(wish, pattern, targets, tls)
-        if len(wish.note) > NOTE or not wish.note.isprintable():
-            raise BadRoute(f"A note is one line of at most {NOTE} characters.")
-        secret = self._seal(password.encode("utf-8", "surrogateescape"), sealed_for(pattern)) if wish.login else b""
-        return Route(
-            pattern,
-            tuple(map(str, targets)),
-            wish.protocol,
-            tls,
-            wish.login,
-            secret,
-            _read_schedule(wish.schedule),
-            wish.local,
-            wish.note,
-            self._clock.now(),
-        )
+
+def make_route(
+    wish: Wish, now: float, password: str = "", seal: Callable[[bytes, str], bytes] = lambda octets, purpose: b""
+) -> Route:
+    """The route that somebody asks for; `seal` is needed where there is a login. Raises BadRoute."""
+    pattern = read_pattern(wish.pattern)
+    targets = _read_targets(wish)
+    tls = _choose_tls(wish, targets)
+    _check_login(wish, targets, tls, password)
+    _check_whole(wish, pattern, targets, tls)
+    if len(wish.note) > NOTE or not wish.note.isprintable():
+        raise BadRoute(f"A note is one line of at most {NOTE} characters.")
+    secret = seal(password.encode("utf-8", "surrogateescape"), sealed_for(pattern)) if wish.login else b""
+    return Route(
+        pattern,
+        tuple(map(str, targets)),
+        wish.protocol,
+        tls,
+        wish.login,
+        secret,
+        _read_schedule(wish.schedule),
+        wish.local,
+        wish.note,
+        now,
+    )
 
 
 def read_pattern(text: str) -> str:
