@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -67,6 +70,15 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert notice["action"] == "delayed"
     assert "message/delivery-status" in notice["content"]
     assert any("MAIL FROM:<anna@a.example>" in line for line in letter["events"][10]["transcript"])
+
+
+def test_the_answer_is_the_same_in_every_time_zone_and_process() -> None:
+    answers = set()
+    for zone, seed in (("UTC", "1"), ("Asia/Tokyo", "2")):
+        environment = {**os.environ, "TZ": zone, "PYTHONHASHSEED": seed}
+        line = [sys.executable, "-m", "posthouse.cli.main", "lab", "internet", "down-5h", "--json"]
+        answers.add(subprocess.run(line, env=environment, capture_output=True, check=True).stdout)
+    assert len(answers) == 1
 
 
 @pytest.mark.parametrize("name", ["cc-list", "dial-up", "loop"])

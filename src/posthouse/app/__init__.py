@@ -133,6 +133,7 @@ class App:
             observer=self._observer,
             poll=self._ground.poll,
             carry=self._ground.carry,
+            zone=self._ground.zone,
         )
         try:
             await self._certificates.configure(config)

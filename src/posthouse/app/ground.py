@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import tzinfo
 from pathlib import Path
 from typing import Protocol
 
@@ -73,6 +74,7 @@ class Ground:
     poll: float | None = 2.0  # seconds after which the queue is looked at for changes by commands
     carry: Callable[[Carry], Carry] = _as_it_is
     buffers: Callable[[int, Callable[[int], None]], Buffers] = Buffers
+    zone: tzinfo | None = None  # of the dates that people read in notices; None: that of this machine
 
 
 THIS_MACHINE = Ground()

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from datetime import tzinfo
 from functools import partial
 
 from posthouse.config.schema import Config
@@ -47,14 +48,16 @@ class Relaying:
         observer: Observer | None = None,
         poll: float | None,
         carry: Callable[[Carry], Carry],
+        zone: tzinfo | None = None,
     ) -> None:
-        """`postmaster` is who writes the notices; `buffers` are those of the connections; `poll`: see
-        `queue.manager.QueueManager`; `carry` may put something around each attempt."""
+        """`postmaster` is who writes the notices, `zone` that of their dates; `buffers` are those of the connections;
+        `poll`: see `queue.manager.QueueManager`; `carry` may put something around each attempt."""
         self._clock = clock
         self._random = random
         self._log = log
         self._observer = observer
         self._connect = partial(open_address, buffers=buffers)
+        self._zone = zone
         self._former: set[asyncio.Task[None]] = set()
         self._relay: Relay | None = None
         settings = config.relay
@@ -71,7 +74,7 @@ class Relaying:
 
     def configure(self, config: Config, directory: Directory, router: Router, host: str, postmaster: Address) -> None:
         """Takes a new configuration; what is under way ends as it began."""
-        notices = Notices(host, postmaster, config.relay.language, self._clock, self._random)
+        notices = Notices(host, postmaster, config.relay.language, self._clock, self._random, self._zone)
         courier = Courier(notices, directory, router, self._clock)
         self._router = router
         if self._relay is not None:  # its connections were opened by the old settings

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
+from datetime import UTC
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -116,6 +117,7 @@ class House:
                 poll=None,
                 carry=furnishing.wrap_carry,
                 buffers=lambda most, tell: self.buffers,
+                zone=UTC,
             ),
         )
         await self.app.start()

@@ -24,6 +24,7 @@ from posthouse.mail.compose import Letter as Draft
 from posthouse.mail.compose import Part, compose
 from posthouse.mail.envelope import Recipient
 from posthouse.mail.mailboxes import Mailbox
+from posthouse.mail.trace import date_time
 from posthouse.observe.log import QuietLog
 from posthouse.policy.access import RELAY
 from posthouse.ports.store import Alias, Network
@@ -253,6 +254,7 @@ def _content(posted: Posted, now: float) -> bytes:
         posted.message_id,
         Part(len(octets), lambda: io.BytesIO(octets)),
         [Mailbox("", Address.parse(one)) for one in spec.cc],
+        [("Date", date_time(now))],  # in UTC, wherever the box stands
     )
     content = b"".join(compose(draft, "box").content())
     return b"".join(f"Bcc: {one}\r\n".encode() for one in spec.bcc) + content
