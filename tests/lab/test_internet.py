@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from itertools import pairwise
 
@@ -316,6 +317,53 @@ def test_aliases_that_stand_for_each_other_at_two_hosts() -> None:
     )
     assert len(letter.accepted) == 51
     assert [notice.told.to for notice in letter.notices if notice.told] == [["anna@a.example"]]
+
+
+def test_a_host_whose_power_is_cut_goes_on_where_it_was() -> None:
+    """The attempt that was under way is broken off; its lease is freed at the start, and the letter is tried again."""
+    result, (letter,) = run(
+        PAIR
+        + '\n[[outage]]\nhost = "mx.b.example"\nuntil = "2h"\n'
+        + '\n[[outage]]\nhost = "mx.a.example"\nhow = "off"\nfrom = "31m"\nuntil = "61m"\n'
+    )
+    broken = [one for one in letter.attempts if not one.outcomes]
+    assert [one.end for one in broken] == [31 * 60.0]
+    following = letter.attempts[letter.attempts.index(broken[0]) + 1]
+    assert following.begin == pytest.approx(61 * 60.0, abs=1.0)
+    assert letter.fates["bert@b.example"].state == "delivered"
+    assert result.hosts_built == 2
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_power_cuts_lose_no_letter_and_double_no_notice(seed: int) -> None:
+    """The promise, under the movable clock: what was accepted is delivered, twice at most where the power went between
+    the final dot and the note of it; every sender of a letter that cannot arrive is told once."""
+    chance = random.Random(seed)
+    text = (
+        f"[scenario]\nseed = {seed}\n"
+        + PAIR.replace('users = "bert"', 'users = "bert"\nlatency = "200ms"')
+        + 'count = 40\nevery = "2s"\n'
+        + '\n[[letter]]\nfrom = "anna@a.example"\nto = "nobody@b.example"\ncount = 10\nevery = "7s"\n'
+    )
+    for _ in range(12):
+        begin = chance.uniform(1.0, 90.0)
+        host = chance.choice(["mx.a.example", "mx.b.example"])
+        text += f'\n[[outage]]\nhost = "{host}"\nhow = "off"\nfrom = {begin:.3f}\nuntil = {begin + 2.5:.3f}\n'
+    result, letters = run(text)
+    assert result.waiting == 0
+    promised = [letter for letter in letters if letter.posted is not None and letter.posted.reply]
+    assert len(promised) > 20
+    copies = 0
+    for letter in promised:
+        (who,) = letter.fates
+        if who == "nobody@b.example":
+            assert [told.told.action for told in letter.notices if told.told] == ["failed"], "told once"
+            continue
+        assert letter.fates[who].state == "delivered", "none is lost"
+        here = [one for one in letter.accepted if one.here]
+        assert len({one.letter for one in here}) == len(here)
+        copies += len(here) - 1
+    assert copies <= 12, "twice at most for each power cut"
 
 
 def test_a_crowd_in_small() -> None:

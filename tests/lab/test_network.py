@@ -310,6 +310,42 @@ def test_a_mute_machine_accepts_and_says_nothing() -> None:
     assert Town().run(work) == pytest.approx(300.2)
 
 
+def test_a_machine_that_is_switched_off_says_nothing_and_has_forgotten_all() -> None:
+    """Its peers hear nothing while it is off, and a reset when it is back and they write."""
+    ended: list[str] = []
+
+    async def stay(wire: Wire) -> None:
+        try:
+            await echo(wire)
+        finally:
+            ended.append("session")
+
+    async def work(town: Town) -> None:
+        await town.listen(stay)
+        wire = await connect(AWAY, 25)
+        wire.patience = 1e6
+        wire.write(b"ping")
+        assert await wire.read() == b"ping"
+        network = town.box.network
+        network.spoil([outage(How.OFF, town.now, town.now + 100.0)])
+        network.switch_off(town.away)
+        with pytest.raises(Unreachable, match="did not answer"):
+            await connect(AWAY, 25, 30.0)
+        assert not wire.lost
+        wire.write(b"still there?")
+        await wire.drain()
+        town.away.off = False
+        await asyncio.sleep(10.0)
+        assert not wire.lost, "it is off"
+        assert await wire.read() == b""
+        assert wire.lost and 100.0 < town.now < 300.0
+        await town.listen(echo)  # nothing is left of what listened
+        (await connect(AWAY, 25)).close()
+
+    Town().run(work)
+    assert ended == ["session"]
+
+
 def test_a_connection_is_cut_after_so_many_octets() -> None:
     heard: list[int] = []
 

@@ -117,6 +117,8 @@ def _where(destination: str) -> str:
 
 def _attempt(start: float, event: Attempt, count: int, indent: str) -> Iterator[str]:
     what = f"attempt {count}" if event.made else "makes no attempt"
+    if not event.outcomes:
+        yield f"{indent}{_when(start, event.told_at)}  {event.host} {what}: broken off when the power was cut"
     for one in event.outcomes:
         who = f" for {one.recipient}" if len(event.outcomes) > 1 else ""
         yield f"{indent}{_when(start, event.told_at)}  {event.host} {what}{who}: {_outcome(start, event, one)}"

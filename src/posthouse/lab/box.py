@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC
@@ -23,7 +24,7 @@ from posthouse.ports.store import Store
 from posthouse.ports.system import Clock, Observer
 from posthouse.ports.system import Random as Chance
 from posthouse.queue.manager import Carry
-from posthouse.store import Options, open_memory_store
+from posthouse.store import Options, open_memory_store, power_cut
 
 T = TypeVar("T")
 
@@ -92,6 +93,13 @@ class House:
     prepare: Callable[[], Awaitable[None]] | None = None
     app: App | None = None
     _store: Store | None = None
+    _plain: Store | None = None
+    _image: bytes | None = None
+
+    @property
+    def was_built(self) -> bool:
+        """Whether there is a system, running or switched off."""
+        return self.app is not None or self._image is not None
 
     @property
     def store(self) -> Store:
@@ -121,6 +129,9 @@ class House:
             ),
         )
         await self.app.start()
+        image, self._image = self._image, None
+        if image is not None:
+            return
         directory = self.app.directory
         for domain in self.domains:
             await directory.add_domain(domain)
@@ -130,10 +141,15 @@ class House:
             await self.prepare()
 
     def _open_store(self, data: Path, clock: Clock, random: Chance, options: Options, log: Log) -> Store:
-        self._store = self.furnishing.wrap_store(
-            open_memory_store(clock=clock, random=random, options=options, log=log)
-        )
+        self._plain = open_memory_store(clock=clock, random=random, options=options, log=log, image=self._image)
+        self._store = self.furnishing.wrap_store(self._plain)
         return self._store
+
+    def lose_power(self) -> None:
+        """What was committed stays, everything else of the system is gone."""
+        if self._plain is not None:
+            self._image = power_cut(self._plain)
+        self.app = self._store = self._plain = None
 
 
 class Box:
@@ -146,6 +162,7 @@ class Box:
         self.network = Network(self.loop, random.Random(f"{seed}/network"))  # noqa: S311
         self.zone = Zone()
         self.houses: dict[str, House] = {}
+        self._cuts: Counter[str] = Counter()
         self._buffers = Buffers()  # for the connections that all servers accept
 
     def host(
@@ -192,6 +209,22 @@ class Box:
     def on(self, machine: Machine, work: Coroutine[Any, Any, T]) -> Awaitable[T]:
         """Runs something on a machine, beside everything else."""
         return self.loop.create_task(work, context=machine.context.copy())
+
+    def switch_off(self, house: House) -> None:
+        """Cuts the power of a host. It may be cut several times before it comes back as often."""
+        self._cuts[house.machine.name] += 1
+        if self._cuts[house.machine.name] == 1:
+            house.lose_power()
+            self.network.switch_off(house.machine)
+
+    def switch_on(self, house: House) -> None:
+        """Starts it again, if it ever ran."""
+        self._cuts[house.machine.name] -= 1
+        if self._cuts[house.machine.name]:
+            return
+        house.machine.off = False
+        if house.was_built:
+            house.machine.awake = self.loop.create_task(house.wake(), context=house.machine.context.copy())
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
         """Runs the box until `main` has ended, and stops all servers. Raises Stuck."""

@@ -14,6 +14,7 @@ from posthouse.clients.failure import Failure
 from posthouse.clients.smtp import Letter, SmtpClient
 from posthouse.lab.box import PASSWORD, Box, Furnishing, House
 from posthouse.lab.crowd import crowd
+from posthouse.lab.network import How
 from posthouse.lab.personalities import Manner, MannerlyReception
 from posthouse.lab.record import Records, Witness
 from posthouse.lab.scenario import HostPlan, Scenario
@@ -77,14 +78,15 @@ class Run:
 class _ErrorLog(QuietLog):
     """Keeps errors: there should be none."""
 
-    __slots__ = ("_host", "_problems")
+    __slots__ = ("_host", "_problems", "muted")
 
     def __init__(self, host: str, problems: list[str]) -> None:
         self._host = host
         self._problems = problems
+        self.muted = False  # the machine is off
 
     def error(self, event: str, /, **fields: object) -> None:
-        if len(self._problems) < MOST_PROBLEMS:
+        if not self.muted and len(self._problems) < MOST_PROBLEMS:
             told = " ".join(f"{name}={value}" for name, value in fields.items())
             self._problems.append(f"{self._host}: {event} {told}")
 
@@ -117,6 +119,7 @@ class Internet:
         for plan in plans.values():
             self._furnish(plan)
         self.box.network.spoil(outages)
+        self._cuts = [outage for outage in outages if outage.how is How.OFF]
         self.box.zone.fail(NameOutage(one.name, one.begin, one.end, one.how == "silent") for one in scenario.names)
 
     def run(self) -> Run:
@@ -165,12 +168,22 @@ class Internet:
             targets = tuple(Address.parse(target).key for target in alias.to)
             await store.put_alias(Alias(alias.address, targets, created=now))
 
+    def _switch_off(self, house: House) -> None:
+        log = house.furnishing.log
+        assert isinstance(log, _ErrorLog), "made by _furnish"
+        log.muted = True
+        house.furnishing.log = _ErrorLog(house.machine.name, self._run.problems)
+        self.box.switch_off(house)
+
     # The letters
 
     async def _main(self) -> None:
         records, end = self._run.records, self._run.scenario.spec.end
         try:
             async with asyncio.timeout(end):
+                for cut in self._cuts:
+                    self.box.loop.call_at(cut.begin, self._switch_off, self.box.houses[cut.host])
+                    self.box.loop.call_at(cut.end, self.box.switch_on, self.box.houses[cut.host])
                 await self._post_all()
                 while records.open:
                     records.changed.clear()
@@ -199,6 +212,7 @@ class Internet:
         """Gives a letter to the host, from a program that runs there; its user logs in."""
         spec = posted.spec
         user = spec.sender in house.users
+        posted.failure = "it was broken off when the power was cut"  # unless something else is told
         try:
             client = await SmtpClient.connect("127.0.0.1", SUBMISSION if user else SMTP)
             try:
@@ -207,8 +221,7 @@ class Internet:
                 if user:
                     await client.login(spec.sender, PASSWORD)
                 outcome = await client.send(self._letter(posted))
-                if outcome.failure is not None:
-                    posted.failure = str(outcome.failure)
+                posted.failure = "" if outcome.failure is None else str(outcome.failure)
                 for result in outcome.results:
                     said = "" if result.answer is None else result.answer.said
                     if result.status == "sent":

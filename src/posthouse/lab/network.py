@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -17,6 +17,7 @@ from ipaddress import ip_address
 from math import inf
 from random import Random
 from typing import Any, Final
+from weakref import WeakSet
 
 from posthouse.lab.loop import MovableLoop
 from posthouse.lab.transport import Condition, MemoryTransport, join
@@ -46,6 +47,7 @@ class How(StrEnum):
     CUT = "cut"  # connections are reset once the caller has sent `octets`
     DOT = "dot"  # connections are reset when the server has taken a letter and answers: the reply is lost (RFC 1047)
     SLOW = "slow"  # everything takes `delay` seconds longer
+    OFF = "off"  # the machine itself is switched off
 
 
 @dataclass(slots=True, frozen=True)
@@ -82,6 +84,9 @@ class Machine:
     services: dict[tuple[str, int], Callable[[], asyncio.BaseProtocol]] = field(default_factory=dict)
     context: Context = field(default_factory=copy_context)
     port: int = FIRST_PORT
+    off: bool = False
+    tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    links: WeakSet[MemoryTransport] = field(default_factory=WeakSet)
 
     def __post_init__(self) -> None:
         self.context.run(HERE.set, self)
@@ -153,6 +158,20 @@ class Network:
         await self._until(begun + SYN_END)
         raise TimeoutError(errno.ETIMEDOUT, "Connection timed out")
 
+    def switch_off(self, machine: Machine) -> None:
+        """Cuts the power of a machine: nothing runs on it any more, and its connections end without a word. Its tasks
+        are cancelled, and whatever they still do reaches nobody."""
+        machine.off = True
+        machine.services.clear()
+        machine.awake = None
+        self._loop.drop_handles(machine)
+        for link in list(machine.links):
+            link.lose_power()
+        machine.links.clear()
+        for task in list(machine.tasks):
+            task.cancel()
+        machine.tasks.clear()
+
     async def _until(self, moment: float) -> None:
         await asyncio.sleep(max(0.0, moment - self._loop.time()))
 
@@ -184,7 +203,7 @@ class Call:
 
     async def answered(self) -> bool:
         """Whether the machine answers a call now. Raises OSError when it refuses."""
-        if self._meets(How.SILENT):
+        if self._meets(How.SILENT) or self._meets(How.OFF):
             return False
         await asyncio.sleep(2 * self.latency())  # there and back
         if self._meets(How.REFUSED):
@@ -214,7 +233,7 @@ class Call:
         if self._doomed:
             return Condition.RESET
         for trouble in self._troubles():
-            if trouble.share >= 1.0 and trouble.how is How.SILENT:
+            if trouble.share >= 1.0 and trouble.how in (How.SILENT, How.OFF):
                 return Condition.LOST
             if trouble.share >= 1.0 and trouble.how is How.REFUSED:
                 return Condition.RESET
@@ -285,11 +304,30 @@ class BoxLoop(MovableLoop):
 
     network: Network
 
+    def create_task(  # type: ignore[override]  # what the base class promises for its many versions
+        self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, context: Context | None = None
+    ) -> asyncio.Task[Any]:
+        """Runs a coroutine, and remembers on which machine."""
+        task = super().create_task(coro, name=name, context=context)
+        machine = HERE.get(None) if context is None else context.get(HERE)
+        if machine is not None:
+            machine.tasks.add(task)
+            task.add_done_callback(machine.tasks.discard)
+        return task
+
+    def drop_handles(self, machine: Machine) -> None:
+        """Forgets everything that was to run on a machine."""
+        for handle in [*self._ready, *self._scheduled]:  # type: ignore[attr-defined]  # of BaseEventLoop
+            if handle._context.get(HERE) is machine:
+                handle.cancel()
+
     async def create_connection(  # type: ignore[override]  # of its many arguments the two that programs here use
         self, protocol_factory: Callable[[], asyncio.BaseProtocol], host: str, port: int
     ) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
         """Opens a connection from this machine to an IP address. Raises OSError."""
         call, target = await self.network.call(host, port)
+        if target.off:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
         if target.wake is not None:
             if target.awake is None:
                 target.awake = self.create_task(_wake(target.wake), context=target.context)
@@ -302,6 +340,8 @@ class BoxLoop(MovableLoop):
         within.run(CALLED.set, call)
         far = MemoryTransport(self, call, within, call.peer, call.local, caller=False)
         join(near, far)
+        call.source.links.add(near)
+        target.links.add(far)
         self.call_at(self.time() + call.latency(), _accept, far, accept, context=within)
         protocol = protocol_factory()
         near.begin(protocol)

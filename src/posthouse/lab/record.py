@@ -20,7 +20,7 @@ from posthouse.mail.header import Header
 from posthouse.mail.report import read_report
 from posthouse.mta.reception import Client
 from posthouse.observe.transcript import Transcript
-from posthouse.ports.queue import Carried, Notice, Parcel, Queued, QueueStore, Result, Taken
+from posthouse.ports.queue import Carried, Notice, Parcel, Queued, QueueStore, Result, Settled, Taken
 from posthouse.ports.store import Delivered, Delivery, Draft, Store
 from posthouse.ports.system import Endpoint, SessionObserver
 
@@ -125,6 +125,7 @@ class Witness:
         self._machine = machine
         self._records = records
         self._transcripts = transcripts
+        self._about: dict[str, str] = {}  # for each notice that is not on the disk yet, the letter it is about
 
     # The store
 
@@ -194,18 +195,23 @@ class Witness:
             finally:
                 ATTEMPT.reset(token)
                 attempt.end = self._now()
-            self._settle(attempt, parcel, carried)
+            self._tell(attempt, parcel, carried)
             return carried
 
         return seen
 
-    def _settle(self, attempt: Attempt, parcel: Parcel, carried: Carried) -> None:
+    def _tell(self, attempt: Attempt, parcel: Parcel, carried: Carried) -> None:
         people = {item.id: item.recipient for item in parcel.items}
         for one in carried.settled:
             ended = "" if one.due is not None else ("relayed" if one.status.startswith("2") else "failed")
             attempt.outcomes.append(Outcome(people[one.item], one.reply, one.status, one.host, one.due, ended))
-        self.noticed(carried.notices, parcel.id)
-        self._records.count(-sum(one.due is None for one in carried.settled))
+        self._about.update((notice.letter, parcel.id) for notice in carried.notices)
+
+    def settled(self, settled: Sequence[Settled], notices: Sequence[Notice]) -> None:
+        """What attempts came to is on the disk."""
+        for notice in notices:
+            self.noticed([notice], self._about.pop(notice.letter, ""))
+        self._records.count(-sum(one.due is None for one in settled))
 
     # What was said
 
@@ -286,3 +292,8 @@ class _WatchedQueue:
         self._witness.took(deliveries, taken.delivered, queued, letter, envelope, names)
         self._witness.noticed(notices, letter)
         return taken
+
+    async def settle(self, settled: Sequence[Settled], notices: Sequence[Notice] = ()) -> list[list[Delivered]]:
+        delivered = await self._queue.settle(settled, notices)
+        self._witness.settled(settled, notices)
+        return delivered

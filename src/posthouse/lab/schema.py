@@ -266,7 +266,7 @@ class OutageSpec:
             "silent: nothing comes through, as when its line is cut. refused: nothing listens, and open connections "
             "end. mute: connections are accepted, and nothing is ever said. cut: each connection ends once the caller "
             "has sent so many octets. dot: each ends when a letter was taken, before the reply comes. slow: everything "
-            "takes longer.",
+            "takes longer. off: the power of the machine is cut; at the end it starts again with what was on its disk.",
             choices=tuple(How),
         ),
     ] = "silent"

@@ -279,6 +279,17 @@ class MemoryTransport(asyncio.Transport):
             self._send(None)
         self._drop(None)
 
+    def lose_power(self) -> None:
+        """The machine of this end is off: the program hears nothing more, and nobody is told."""
+        other = self._other
+        self._gone = self._closing = self._ended = True
+        self._travelling.clear()
+        self._unread.clear()
+        self._timer, self._protocol = None, _NOBODY
+        other._timer = None  # what was on its way arrived at nobody, and is sent again
+        if other._travelling:
+            other._set_out(self._loop.time() + FIRST_RETRY)
+
     def _drop(self, error: Exception | None) -> None:
         """The connection is over at this end."""
         if self._gone:

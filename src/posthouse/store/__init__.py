@@ -24,6 +24,7 @@ __all__ = [
     "open_bans",
     "open_memory_store",
     "open_store",
+    "power_cut",
 ]
 
 LARGEST_PREFIX: Final = 1_048_576
@@ -75,9 +76,15 @@ def open_store(
 
 
 def open_memory_store(
-    *, clock: Clock | None = None, random: Random | None = None, options: Options | None = None, log: Log | None = None
+    *,
+    clock: Clock | None = None,
+    random: Random | None = None,
+    options: Options | None = None,
+    log: Log | None = None,
+    image: bytes | None = None,
 ) -> Store:
-    """Opens an empty store in memory, which is gone when it is closed: for a lab, where many servers share a process.
+    """Opens a store in memory, which is gone when it is closed: for a lab, where many servers share a process. It is
+    empty, or holds what `power_cut` left of another.
 
     It commits on the event loop's thread, at once, and starts no thread. Every content lies in its row.
     """
@@ -85,7 +92,16 @@ def open_memory_store(
 
     options = options or Options()
     within = replace(options, small=max(options.small, options.message_limit + LARGEST_PREFIX))
-    return SqliteStore(NoDirectory(), clock or SystemClock(), random or SystemRandom(), within, log)
+    return SqliteStore(NoDirectory(image), clock or SystemClock(), random or SystemRandom(), within, log)
+
+
+def power_cut(store: Store) -> bytes:
+    """What a store in memory has on its disk, as it were, at this moment. Whoever still uses the store is told
+    Unavailable."""
+    from posthouse.store.sqlite.engine import SqliteStore
+
+    assert isinstance(store, SqliteStore), "a store of open_memory_store"
+    return store.cut()
 
 
 def open_bans(path: Path | str, *, log: Log | None = None) -> BanStore:

@@ -185,8 +185,10 @@ class NoDirectory(DataDirectory):
 
     in_memory = True
 
-    def __init__(self) -> None:
+    def __init__(self, image: bytes | None = None) -> None:
+        """`image` is what a store begins with, None for an empty one."""
         self.serve = self.orphans_possible = False
+        self.image = image
 
     def require_room(self, octets: int) -> None:
         """There is room."""

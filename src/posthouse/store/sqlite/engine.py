@@ -37,7 +37,7 @@ from posthouse.ports.store import (
 )
 from posthouse.ports.system import Clock, Random
 from posthouse.store.content import FileLetter, Files, LaterLetter, LetterDraft, SmallLetter
-from posthouse.store.datadir import DataDirectory
+from posthouse.store.datadir import DataDirectory, NoDirectory
 from posthouse.store.model import INLINE, QUEUE_CHANGES, Options, StoreError, UniqueIds, encode_envelope, header_of
 from posthouse.store.sqlite import aliases, check, jobs, routes
 from posthouse.store.sqlite.jobs import LAST_UID, Batch, Deposit, Job
@@ -105,8 +105,8 @@ class SqliteStore:
         self._named: tuple[list[Any], tuple[Network, ...]] = ([], ())
         self._routed: tuple[list[Any], tuple[Route, ...]] = ([], ())
         self._maildrops = Maildrops(clock)
-        if directory.in_memory:
-            connection = open_in_memory(clock.now())
+        if isinstance(directory, NoDirectory):
+            connection = open_in_memory(clock.now(), directory.image)
             self._readers: Readers = SharedReaders(connection)
             open_writer: Callable[[], sqlite3.Connection] = functools.partial(_given, connection)
         else:
@@ -493,6 +493,11 @@ class SqliteStore:
         while (portion := await self._in_thread(next, portions, None)) is not None:
             for damage in portion:
                 yield damage
+
+    def cut(self) -> bytes:
+        """Takes the power from a store in memory: what was committed stays, and this object is of no more use."""
+        assert isinstance(self._readers, SharedReaders), "a store in memory"
+        return self._readers.cut()
 
     async def close(self) -> None:
         """Waits for what was begun, writes back and lets go of everything."""

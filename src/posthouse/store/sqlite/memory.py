@@ -18,12 +18,15 @@ from posthouse.store.sqlite.writer import Writer
 PAGE: Final = 2048  # octets: least memory for a hundred letters of 2 KiB in each of a thousand stores (docs/adr/0125)
 
 
-def open_in_memory(now: float) -> sqlite3.Connection:
-    """An empty database of the newest form."""
+def open_in_memory(now: float, image: bytes | None = None) -> sqlite3.Connection:
+    """A database of the newest form: an empty one, or what an `image` holds."""
     connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, cached_statements=64)
-    connection.execute(f"PRAGMA page_size={PAGE}")
     connection.execute("PRAGMA temp_store=MEMORY")
-    migrate(connection, 0, now)
+    if image is None:
+        connection.execute(f"PRAGMA page_size={PAGE}")
+        migrate(connection, 0, now)
+    else:
+        connection.deserialize(image)
     return connection
 
 
@@ -58,6 +61,12 @@ class SharedReaders(Readers):
 
     def close(self) -> None:
         """The writer closes the connection."""
+
+    def cut(self) -> bytes:
+        """What was committed; from now on every use of the database fails."""
+        image = self._shared.serialize()
+        self._shared.close()
+        return image
 
 
 class InlineWriter(Writer):
