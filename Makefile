@@ -37,6 +37,7 @@ torture: ## kill the server 200 times under load, also while it carries letters 
 	@$(BIN)/python -m tests.torture.queue --rounds $(ROUNDS)
 	@$(BIN)/python -m tests.torture.outbox --rounds $(ROUNDS)
 	@$(BIN)/python -m tests.torture.timing
+	@$(BIN)/python -m tests.lab.power --rounds $(ROUNDS)
 
 fuzz: ## random octets against every core and parser for ten minutes (FUZZ="--seconds 60 --only smtp-server")
 	@sh tools/prepare.sh dev

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from posthouse.clients.failure import Failure
 from posthouse.clients.smtp import Letter, SmtpClient
@@ -125,6 +125,7 @@ class Internet:
     def run(self) -> Run:
         """Runs it to its end. Raises Stuck when everybody waits for ever."""
         begun = time.perf_counter()
+        self.box.loop.set_exception_handler(self._unhandled)
         try:
             self.box.run(self._main())
         finally:
@@ -168,6 +169,18 @@ class Internet:
             targets = tuple(Address.parse(target).key for target in alias.to)
             await store.put_alias(Alias(alias.address, targets, created=now))
 
+    def _plan_cuts(self) -> Iterator[asyncio.TimerHandle]:
+        for cut in self._cuts:
+            house = self.box.houses[cut.host]
+            yield self.box.loop.call_at(cut.begin, self._switch_off, house)
+            yield self.box.loop.call_at(cut.end, self.box.switch_on, house)
+
+    def _unhandled(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Something raised where nobody listens: a defect, unless it was on a machine that was switched off."""
+        task = context.get("task") or context.get("future")
+        if task not in self.box.network.killed and len(self._run.problems) < MOST_PROBLEMS:
+            self._run.problems.append(f"{context.get('message')} {context.get('exception')!r}")
+
     def _switch_off(self, house: House) -> None:
         log = house.furnishing.log
         assert isinstance(log, _ErrorLog), "made by _furnish"
@@ -179,17 +192,17 @@ class Internet:
 
     async def _main(self) -> None:
         records, end = self._run.records, self._run.scenario.spec.end
+        timers = list(self._plan_cuts())
         try:
             async with asyncio.timeout(end):
-                for cut in self._cuts:
-                    self.box.loop.call_at(cut.begin, self._switch_off, self.box.houses[cut.host])
-                    self.box.loop.call_at(cut.end, self.box.switch_on, self.box.houses[cut.host])
                 await self._post_all()
                 while records.open:
                     records.changed.clear()
                     await records.changed.wait()
         except TimeoutError:
             pass  # what still waits is told
+        for timer in timers:
+            timer.cancel()
         self._run.ended = self.box.loop.time()
 
     async def _post_all(self) -> None:

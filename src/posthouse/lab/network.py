@@ -114,6 +114,7 @@ class Network:
         self._random = random
         self._machines: dict[str, Machine] = {}
         self._outages: dict[str, list[Outage]] = {}
+        self.killed: WeakSet[asyncio.Task[Any]] = WeakSet()  # of machines that were switched off: nobody hears of them
         loop.network = self
 
     def add(self, machine: Machine) -> Machine:
@@ -169,6 +170,7 @@ class Network:
             link.lose_power()
         machine.links.clear()
         for task in list(machine.tasks):
+            self.killed.add(task)
             task.cancel()
         machine.tasks.clear()
 
@@ -310,7 +312,9 @@ class BoxLoop(MovableLoop):
         """Runs a coroutine, and remembers on which machine."""
         task = super().create_task(coro, name=name, context=context)
         machine = HERE.get(None) if context is None else context.get(HERE)
-        if machine is not None:
+        if machine is not None and machine.off:
+            self.network.killed.add(task)
+        elif machine is not None:
             machine.tasks.add(task)
             task.add_done_callback(machine.tasks.discard)
         return task
