@@ -201,6 +201,17 @@ def test_a_dial_up_line() -> None:
     assert notice.told is not None and notice.told.action == "delayed"
 
 
+def test_power_cuts() -> None:
+    result, (letter,) = run_shipped("power-cut")
+    hour = 3600.0
+    assert story(letter) == [(A, "takes"), *[(A, "waits")] * 6, (A, "relayed"), (B, "mailbox")]
+    torn, *silent, last = letter.attempts
+    assert "does not take the message" in torn.outcomes[0].reply
+    follows(result, [torn, *silent], USUAL, letter.accepted[0].at)
+    assert last.begin == pytest.approx(4 * hour + 600.0, abs=1.0), "when the sender's server is back, at once"
+    assert [one.host for one in letter.accepted] == [A, B], "a torn letter is none"
+
+
 def test_the_same_seed_gives_the_same_run() -> None:
     text = shipped()["down-5h"]
     one, other = run(text)[0], run(text)[0]
