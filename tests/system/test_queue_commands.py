@@ -72,7 +72,7 @@ def test_show(server: Server, sender: str, domain: str) -> None:
         text = queue(server, "show", letter)
         raw = queue(server, "show", letter, "--raw")
         values = json.loads(queue(server, "show", letter, "--json"))
-    for wanted in (letter, sender, f"boris@{domain}", "451 4.3.2 not now", "Subject: Hello", "tried 1 times so far"):
+    for wanted in (letter, sender, f"boris@{domain}", "451 4.3.2 not now", "Subject: Hello", "tried once so far"):
         assert wanted in text, (wanted, text)
     assert raw.startswith("Received: ") and raw.endswith("\n\nHello, Boris.\n"), raw
     assert "Return-Path" not in raw

@@ -299,7 +299,7 @@ def _letter_text(parcels: Sequence[Parcel], id: str, head: str) -> str:
             "",
             f"For       {item.recipient} (item {item.id})",
             f"Goes to   {item.destination}",
-            f"Next      {_next(item)}, tried {item.attempts} times so far",
+            f"Next      {_next(item)}, tried {'once' if item.attempts == 1 else f'{item.attempts} times'} so far",
         ]
         if item.tried is not None:
             said = harmless_line(f"{item.host or 'nobody was reached'}: {item.reply}")
