@@ -3,7 +3,7 @@ and its sender is told by the timetable and not before."""
 
 from __future__ import annotations
 
-import sys
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,25 +17,17 @@ from tests.system.server import SENDER, Server, run_posthouse, serving, wait_for
 MIB = 1024 * 1024
 TIME = 1.0
 
-# The time-outs of RFC 5321 §4.5.3.2 are minutes; nothing else is changed.
-IMPATIENT = f"""
-from functools import partial
-from posthouse.mail.limits import RelayLimits
-from posthouse.mta import relay
-stages = ("connect", "greeting", "hello", "mail", "rcpt", "data", "content", "end_of_data")
-relay.RelayLimits = partial(RelayLimits, **dict.fromkeys(stages, {TIME}), attempt={3 * TIME})
-from posthouse.cli.main import main
-main()
-"""
+# The time-outs of RFC 5321 §4.5.3.2 are minutes.
+STAGES = ("connect", "greeting", "hello", "mail", "rcpt", "data", "content", "end_of_data")
+IMPATIENT = "[relay]\n" + "".join(f"{stage} = {TIME}\n" for stage in STAGES) + "attempt = 10\n"
 
 
 @pytest.fixture(scope="module")
 def impatient(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> Iterator[Server]:
-    """A server that waits a second at most for a next host, and for a whole session three."""
-    import shutil
-
+    """A server that waits a second at most for a next host, and ten for a whole attempt."""
     data = Path(shutil.copytree(prepared, tmp_path_factory.mktemp("impatient") / "data"))
-    with serving(data, "submission", "pop3", program=[sys.executable, "-c", IMPATIENT]) as server:
+    (data / "posthouse.toml").write_text(IMPATIENT)
+    with serving(data, "submission", "pop3") as server:
         yield server
 
 
@@ -44,7 +36,7 @@ def attempt(server: Server, domain: str, target: str) -> dict[str, object]:
     add_route(server.data, domain, target)
     begun = time.monotonic()
     item = wait_tried(server.data, submit(server.submission, SENDER, f"boris@{domain}"))
-    assert time.monotonic() - begun < 10 * TIME, "the host was waited for without end"
+    assert time.monotonic() - begun < 15 * TIME, "the host was waited for without end"
     assert item["state"] == "due" and item["due"] > item["tried"] and not item["told"], item
     return item
 
