@@ -12,8 +12,6 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.system.raw import collect
 from tests.system.relays import postfix
 from tests.system.scripted import SEND, ScriptedServer, Talk, environment, run, smtp, terminal
@@ -268,13 +266,11 @@ def test_a_large_letter_is_passed_on_in_constant_memory(tmp_path: Path) -> None:
     assert peak < 60_000_000
 
 
-def test_a_large_file_is_kept_and_sent_later_in_constant_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+def test_a_large_file_is_kept_and_sent_later_in_constant_memory(tmp_path: Path) -> None:
+    home = ["env", f"XDG_STATE_HOME={tmp_path}"]
     with (tmp_path / "large.bin").open("wb") as file:
         file.truncate(100_000_000)
-    peak, code = peak_memory([*SEND, *SIMPLE, "-a", str(tmp_path / "large.bin"), "--url", "smtp://127.0.0.1:1"])
+    peak, code = peak_memory([*home, *SEND, *SIMPLE, "-a", str(tmp_path / "large.bin"), "--url", "smtp://127.0.0.1:1"])
     assert code == 0 and peak < 60_000_000 and outbox(tmp_path) == ["a@x.mail"]
     [state] = (tmp_path / "posthouse" / "outbox").glob("*/state.json")
     counted: list[int] = []
@@ -282,5 +278,5 @@ def test_a_large_file_is_kept_and_sent_later_in_constant_memory(
         value = json.loads(state.read_text())
         value["route"]["url"], value["due"] = f"smtp://{server.address}", 0
         state.write_text(json.dumps(value))
-        peak, code = peak_memory([*SEND[:-1], "posthouse.cli.outbox", "run"])
+        peak, code = peak_memory([*home, *SEND[:-1], "posthouse.cli.outbox", "run"])
     assert code == 0 and peak < 60_000_000 and counted[0] > 136_000_000

@@ -59,6 +59,7 @@ class Ground:
         self.ledger = Ledger()
         self.server: Server = self._start()
         self._count = 0
+        self._span = 0.6
 
     def _start(self) -> Server:
         return start_server(self.data, f"smtp=127.0.0.1:{self.port}", "pop3", logs=self.folder)
@@ -123,7 +124,9 @@ class Ground:
 
     def run_and_kill(self) -> None:
         """`outbox run`, killed somewhere in its letters."""
-        if self.run("outbox", "run", kill_after=self.chance.uniform(0.1, 0.6)) is None:
+        killed = self.run("outbox", "run", kill_after=self._span * self.chance.uniform(0.2, 1.0)) is None
+        self._span *= 1.1 if killed else 0.85  # so that about half of them are killed on any machine
+        if killed:
             self.ledger.kills["outbox run"] += 1
             for name in self.box.ids():
                 state = json.loads((self.box.path / name / "state.json").read_text())

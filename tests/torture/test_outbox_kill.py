@@ -16,4 +16,4 @@ def test_nothing_is_lost_and_nothing_doubled(tmp_path: Path) -> None:
     after its final dot has left."""
     ledger = run_rounds(tmp_path, rounds=5, seed=1)
     assert not ledger.complaints, ledger.complaints[:20]
-    assert ledger.kills["outbox run"] >= 5 and len(ledger.promised) > 60, ledger
+    assert ledger.kills["outbox run"] >= 3 and len(ledger.promised) >= 60, ledger
