@@ -142,10 +142,13 @@ def needs_person(account: Account) -> bool:
 
 def stored_password(account: Account) -> str:
     """The password from the environment or from where the account says; the person is not asked. Raises Problem."""
+    return os.environ[PASSWORD_VARIABLE] if PASSWORD_VARIABLE in os.environ else own_password(account)
+
+
+def own_password(account: Account) -> str:
+    """The password from where the account says; "" where it has a person asked. Raises Problem."""
     from posthouse.cli import passwords
 
-    if PASSWORD_VARIABLE in os.environ:
-        return os.environ[PASSWORD_VARIABLE]
     source = account.password
     if source.command:
         return passwords.from_command(source.command, account.name)

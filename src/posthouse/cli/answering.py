@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any, Final, cast
 
 from posthouse.cli import letters
+from posthouse.cli.account import PROFILE, fill_in
 from posthouse.cli.exits import Exit, Problem, problem_of
 from posthouse.cli.fetching import Fetched, OnDisk
 from posthouse.mail import thread
@@ -80,12 +81,20 @@ def _from_mailbox(number: int, options: dict[str, Any]) -> Part:
     from posthouse.cli.read import SCHEMES
     from posthouse.cli.reading import access_of
 
-    url = options["mailbox"]
-    if not url:
-        raise Problem(
-            Exit.USAGE, f"There is no file {number}; for message {number} give --mailbox pop3://user@host:port."
-        )
+    options = dict(options)
+    url, account = options["mailbox"], options.get(PROFILE)
+    if url:
+        options[PROFILE] = None  # another server: nothing of the account belongs there
+        options["user"] = ""
+    elif account is not None:
+        options["user"] = ""
+        fill_in(options, account, "read")
+        url = options["url"]
+    else:
+        text = f"There is no file {number}; for message {number} give --mailbox pop3://user@host:port."
+        raise Problem(Exit.USAGE, text)
     server, login = parse_url(url, SCHEMES)
+    login = options["user"] or login
     if options["password_stdin"]:
         raise Problem(Exit.USAGE, "--password-stdin goes to the server that sends; --mailbox asks for its own.")
     access = access_of(options | {"url": url}, server, login)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from posthouse.cli.exits import Exit, Problem
-from posthouse.cli.submitting import Station, own_domain, own_mailbox, take_long, with_variable
+from posthouse.cli.submitting import Station, own_domain, take_long, with_variable
 
 OPTIONS: Final = "s:c:b:a:A:r:q:S:EinNvdF"
 
@@ -43,7 +43,7 @@ def _send(station: Station, given: dict[str, list[str]], recipients: list[str]) 
         [box for text in texts for box in letters.read_mailboxes(text, domain)]
         for texts in (recipients, given.get("-c", []), given.get("-b", []))
     )
-    author = own_mailbox("", domain)
+    author = station.author("", domain)
     if "-r" in given:
         author = letters.read_mailboxes(given["-r"][-1], domain)[0]
     subject = given.get("-s", [""])[-1]

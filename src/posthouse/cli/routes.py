@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from posthouse.cli.account import PROFILE, fill_in, load_profiles, own_password, profile_path
 from posthouse.cli.exits import Exit, Problem
 from posthouse.cli.helpers import PASSWORD_VARIABLE, parse_url
 from posthouse.cli.security import security_of
@@ -15,6 +16,7 @@ from posthouse.clients.waiting import Route
 
 if TYPE_CHECKING:
     from posthouse.clients.security import Security
+    from posthouse.config.profiles import Account
     from posthouse.net.dial import Server
 
 
@@ -30,9 +32,12 @@ def outbox_folder() -> Path:
 
 def route_of(options: dict[str, Any], user: str) -> Route:
     """What the options of a command say of the server; `user` "" where nobody logs in."""
+    account = options.get(PROFILE)
     return Route(
         url=options["url"],
         user=user,
+        account=account.name if account is not None else "",
+        config=str(Path(options["config"]).absolute()) if account is not None and options.get("config") else "",
         tls=options["tls"],
         cacert=str(Path(options["cacert"]).absolute()) if options["cacert"] else "",
         pin=options["pin"] or "",
@@ -51,6 +56,18 @@ class Way:
     insecure_auth: bool
 
 
+def account_of(route: Route) -> Account | None:
+    """The account of a route as it stands today: its server or its password may have been mended since. Raises
+    Problem."""
+    if not route.account:
+        return None
+    path = profile_path({"config": route.config or None})
+    found = load_profiles(path).accounts.get(route.account)
+    if found is None:
+        raise Problem(Exit.CONFIG, f"There is no account {route.account!r} in {path} any more.", stage="configuration")
+    return found
+
+
 def way_of(route: Route, verbose: int = 0) -> Way:
     """The server and the login of a route. Raises Problem."""
     from posthouse.cli.send import SCHEMES
@@ -61,9 +78,15 @@ def way_of(route: Route, verbose: int = 0) -> Way:
         "pin": route.pin,
         "blind": route.blind,
         "verbose": verbose,
+        "url": route.url,
+        "user": route.user,
     }
-    server, _ = parse_url(route.url, SCHEMES)
-    return Way(server, route.user, security_of(options, route.url), route.insecure_auth)
+    account = account_of(route)
+    if account is not None:
+        options["user"] = ""
+        fill_in(options, account, "send")
+    server, login = parse_url(options["url"], SCHEMES)
+    return Way(server, options["user"] or login, security_of(options, options["url"]), route.insecure_auth)
 
 
 @dataclass(slots=True)
@@ -90,6 +113,9 @@ class Keys:
     def _look(self, route: Route) -> str | None:
         if self.alone and PASSWORD_VARIABLE in os.environ:
             return os.environ[PASSWORD_VARIABLE]
+        account = account_of(route)
+        if account is not None and not account.password.prompt:
+            return own_password(account)
         if not sys.stdin.isatty():
             return None
         import getpass

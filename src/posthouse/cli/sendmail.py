@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import IO, Final, cast
 
 from posthouse.cli.exits import Exit, Problem
-from posthouse.cli.submitting import Station, own_domain, own_mailbox, take_long, with_variable
+from posthouse.cli.submitting import Station, own_domain, take_long, with_variable
 
 VALUES: Final = "ABCDFLMNOQRSVXdefhoprq"  # letters with a value, behind them or as the next word
 ATTACHED: Final = "Aqdo"  # those whose value may be missing, and is never the next word
@@ -158,7 +158,7 @@ def _submit(call: Call) -> int:
     more = [box for text in call.recipients for box in letters.read_mailboxes(text, domain)]
     if not more and not call.from_header:
         raise Problem(Exit.USAGE, "Recipients must be named, or read from the header with -t.")
-    author = own_mailbox(call.name, domain)
+    author = call.station.author(call.name, domain)
     null = call.sender is not None and call.sender.strip() in ("", "<>")
     if call.sender is not None and not null:
         found = letters.read_mailboxes(call.sender, domain)

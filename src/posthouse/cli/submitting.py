@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shlex
 import socket
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from posthouse.cli.account import fill_in, find_account
 from posthouse.cli.exits import Exit, Problem, complain
 from posthouse.cli.keeping import Desk, Recorder, hand_over
 from posthouse.cli.routes import Keys, route_of, way_of
@@ -35,6 +36,20 @@ class Station:
     def chosen(self) -> bool:
         """Whether a server was named."""
         return bool(self.options["url"])
+
+    def find_account(self) -> None:
+        """Takes what an account of the profile file says, unless a server was named. Raises Problem."""
+        if not self.options["url"]:
+            account = find_account(self.options, needed=False)
+            self.options["sender"] = account.address if account is not None else None
+            fill_in(self.options, account, "send")
+
+    def author(self, name: str, domain: str) -> Mailbox:
+        """Whom letters are from when nobody says it: the account, else the user of the system. Raises Problem."""
+        own: Mailbox | None = self.options["sender"]
+        if own is None:
+            return own_mailbox(name, domain)
+        return replace(own, name=name) if name else own
 
     def route(self) -> Route:
         """Where letters go. Raises Problem."""
@@ -81,7 +96,7 @@ class Station:
         return Exit.UNAVAILABLE if report.code is Exit.NOT_ALL else report.code
 
 
-HOW: Final = f"Name one with --url smtp://user@host:port, or in the variable {VARIABLE}."
+HOW: Final = f"Run posthouse setup ADDRESS once, or name one with --url smtp://user@host:port or in {VARIABLE}."
 BLANK: Final[dict[str, Any]] = {
     "url": "",
     "user": "",
@@ -90,6 +105,9 @@ BLANK: Final[dict[str, Any]] = {
     "pin": "",
     "blind": False,
     "insecure_auth": False,
+    "account": "",
+    "config": None,
+    "sender": None,
 }
 
 
@@ -101,7 +119,14 @@ def with_variable(arguments: list[str]) -> list[str]:
         raise Problem(Exit.CONFIG, f"{VARIABLE} cannot be read: {error}.") from error
 
 
-LONG: Final = {"--url": "url", "--user": "user", "--cacert": "cacert", "--pin": "pin"}
+LONG: Final = {
+    "--account": "account",
+    "--config": "config",
+    "--url": "url",
+    "--user": "user",
+    "--cacert": "cacert",
+    "--pin": "pin",
+}
 FLAGS: Final = {"--tls": "tls", "--insecure": "blind", "--insecure-auth": "insecure_auth"}
 
 
@@ -113,18 +138,20 @@ def take_long(station: Station, arguments: list[str]) -> list[str]:
     for word in words:
         name, equals, value = word.partition("=")
         if word == "--":
-            return [*rest, word, *words]
+            rest += [word, *words]
+            break
         if name in FLAGS and not equals:
             station.options[FLAGS[name]] = True
         elif name in LONG:
             found = value if equals else next(words, "")
             if not found:
                 raise Problem(Exit.USAGE, f"{name} needs a value.")
-            station.options[LONG[name]] = Path(found) if name == "--cacert" else found
+            station.options[LONG[name]] = Path(found) if name in ("--cacert", "--config") else found
         elif word.startswith("--"):
             raise Problem(Exit.USAGE, f"{word} is not known here; there are {', '.join([*LONG, *FLAGS])}.")
         else:
             rest.append(word)
+    station.find_account()
     return rest
 
 
