@@ -27,7 +27,12 @@ class Sink:
         user = ["-u", "nobody"] if os.geteuid() == 0 else []
         command = [PROGRAM, "-c", *user, f"127.0.0.1:{self.port}", "1000"]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True, cwd=Path("/")
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # so that it holds no pipe of ours when the bench is killed
+            start_new_session=True,
+            cwd=Path("/"),
         )
         share_priority(self._process.pid)
         threading.Thread(target=self._read, daemon=True).start()
