@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench import generator, machine, onward, peers, report
+from bench import generator, machine, onward, peers, report, sink
 from bench.machine import BenchError
 from bench.posthouse import Posthouse
 from bench.workloads import Peer, Workload, workloads
@@ -159,6 +159,16 @@ def choose(every: list[Workload], only: list[str]) -> list[Workload]:
     return chosen
 
 
+def possible(chosen: list[Workload]) -> list[Workload]:
+    """Those for which everything is here; what is left out is said."""
+    if sink.is_here():
+        return chosen
+    kept = [workload for workload in chosen if Peer.POSTFIX_RELAY not in workload.peers]
+    if left := [workload.key for workload in chosen if workload not in kept]:
+        print(f"left out, as smtp-sink is not here (package postfix): {', '.join(left)}", file=sys.stderr)
+    return kept
+
+
 def parse(words: list[str]) -> Options:
     """The command line; errors end the program with a text."""
     parser = argparse.ArgumentParser(prog="python -m bench.run", description=__doc__)
@@ -220,7 +230,7 @@ def measure(options: Options) -> int:
         peers.install()
     every = workloads(500, 10_000) if options.short else workloads()
     every += onward.workloads(10_000 if options.short else 100_000)
-    chosen = choose(every, options.only)
+    chosen = possible(choose(every, options.only))
     adopt_orphans()
     machine.share_priority(os.getpid())
     folder = Path(tempfile.mkdtemp(prefix="posthouse-bench-", dir=options.work))
