@@ -292,3 +292,26 @@ async def test_an_item_can_wait_for_another_destination(house: House) -> None:
     await queue.settle([Settled(parcel.items[0].id, house.clock.now(), destination="*")])
     assert [(one.destination, one.items) for one in await queue.waiting()] == [("*", 1)]
     assert len((await claim(house, "*")).parcels) == 1
+
+
+async def test_all_times_move_together(house: House) -> None:
+    """The wall clock of a running server was set."""
+    queue = house.store.queue
+    now = house.clock.now()
+    await accept(house, waiting("a@far.example", house))
+    (parcel,) = (await claim(house, "far.example")).parcels
+    await queue.settle([Settled(parcel.items[0].id, now + 600)])
+    assert await queue.move_times(-86400) == 1
+    (item,) = await queue.items(Wanted())
+    assert (item.accepted, item.due, item.tried) == (now - 86400, now - 85800, now - 86400)
+
+
+async def test_what_lies_in_the_future_is_brought_back(house: House) -> None:
+    """The clock was set back while no server ran."""
+    queue = house.store.queue
+    now = house.clock.now()
+    await accept(house, waiting("a@far.example", house))
+    assert await queue.mend_times(now) == 0
+    assert await queue.mend_times(now - 86400) == 1
+    (item,) = await queue.items(Wanted())
+    assert (item.accepted, item.due) == (now - 86400, now - 86400)

@@ -77,6 +77,7 @@ class Stage:
     router: Elsewhere = field(default_factory=Elsewhere)
     clock: StillClock = field(default_factory=StillClock)
     mail: MemoryMail = field(default_factory=MemoryMail)
+    since: float = float("-inf")
     attempts: int = 0
     seen: list[tuple[str, list[str]]] = field(default_factory=list)
 
@@ -120,7 +121,16 @@ class Stage:
         envelope.recipients = [Recipient(Address.parse(item.recipient), notify, item.orcpt) for item in items]
         notices = Notices("mx.x.mail", Address.parse("postmaster@x.mail"), "en", self.clock, Seeded())
         courier = Courier(notices, cast(Directory, self.mail), self.router, self.clock)
-        dispatcher = Dispatcher(self.deliver, courier, self.router, self.schedule, self.clock, Seeded(), QuietLog())
+        dispatcher = Dispatcher(
+            self.deliver,
+            courier,
+            self.router,
+            self.schedule,
+            self.clock,
+            Seeded(),
+            QuietLog(),
+            since=lambda: self.since,
+        )
         return await dispatcher.carry(Parcel("far.example", envelope, items, letter or Text()), known)
 
 

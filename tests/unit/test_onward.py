@@ -24,6 +24,7 @@ from posthouse.policy.access import ANYBODY, LOCAL, RELAY, Rights
 from posthouse.ports.queue import Carried, Parcel, Result, Settled, Wanted
 from posthouse.ports.store import Account, Alias, Store
 from posthouse.queue.manager import QueueManager
+from posthouse.queue.steady import SteadyClock
 from posthouse.smtp.commands import Mail, Rcpt
 from posthouse.store import open_store
 from tests.contract.conftest import StillClock, read
@@ -96,7 +97,7 @@ async def room(tmp_path: Path) -> AsyncIterator[Room]:
         await gate.wait()
         return Carried([Settled(item.id, None) for item in parcel.items], alive=True)
 
-    manager = QueueManager(store.queue, carry, clock, QuietLog(), poll=None)
+    manager = QueueManager(store.queue, carry, SteadyClock(clock), QuietLog(), poll=None)
     await manager.start()
     router = Routes()
     notices = Notices("mx.x.mail", Address.parse("postmaster@x.mail"), "en", clock, Seeded())

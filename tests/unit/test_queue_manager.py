@@ -17,6 +17,7 @@ from posthouse.ports.queue import Carried, Notice, Parcel, Queued, Result, Settl
 from posthouse.ports.store import Delivered, Store
 from posthouse.queue.manager import LEASE, QueueManager
 from posthouse.queue.site import DEAD, FIRST, Site
+from posthouse.queue.steady import SteadyClock
 from posthouse.store import open_store
 from tests.contract.conftest import StillClock
 
@@ -110,7 +111,9 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     clock, log = StillClock(), Told()
     store = open_store(tmp_path / "data", serve=True, clock=clock)
     attempts = Attempts(clock)
-    manager = QueueManager(store.queue, attempts.carry, clock, log, places=20, destination_places=8, poll=0.01)
+    manager = QueueManager(
+        store.queue, attempts.carry, SteadyClock(clock), log, places=20, destination_places=8, poll=0.01
+    )
     yield Bench(store, clock, attempts, manager, log)
     attempts.gate.set()
     await manager.stop(5)

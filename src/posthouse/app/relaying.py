@@ -27,6 +27,7 @@ from posthouse.ports.queue import Carried, Parcel, QueueStore, Result
 from posthouse.ports.store import Route
 from posthouse.ports.system import Clock, Observer, Random
 from posthouse.queue.manager import Carry, QueueManager
+from posthouse.queue.steady import SteadyClock
 
 
 class Relaying:
@@ -52,7 +53,7 @@ class Relaying:
     ) -> None:
         """`postmaster` is who writes the notices, `zone` that of their dates; `buffers` are those of the connections;
         `poll`: see `queue.manager.QueueManager`; `carry` may put something around each attempt."""
-        self._clock = clock
+        self._clock = SteadyClock(clock)
         self._random = random
         self._log = log
         self._observer = observer
@@ -64,7 +65,7 @@ class Relaying:
         self._manager = QueueManager(
             queue,
             carry(self._carry),
-            clock,
+            self._clock,
             log,
             places=settings.connections,
             destination_places=settings.destination_connections,
@@ -100,6 +101,7 @@ class Relaying:
             self._clock,
             self._random,
             self._log,
+            since=lambda: self._manager.since,
         )
         self._manager.configure(config.relay.connections, config.relay.destination_connections)
         self.onward = Onward(router, self._manager, courier, self._clock, host=host)

@@ -28,6 +28,10 @@ UPCOMING: Final = 6
 UNREADABLE: Final = 300.0
 """Seconds after which a letter is looked at again that could not be read for its notice."""
 
+FRESH: Final = 3600.0
+"""Seconds after which a letter is tried again that would be given up for its age with the first attempt since the
+start: the clock may be wrong, or our own line just back."""
+
 Deliver = Callable[[Parcel], Awaitable[list[Result]]]
 
 
@@ -96,9 +100,10 @@ class Courier:
 
 class Dispatcher:
     """Carries parcels and decides how they go on. One for a server; `schedule` is the timetable of those destinations
-    that have none of their own."""
+    that have none of their own; `since` tells when the queue was started: nothing fails for its age with its first
+    attempt after that."""
 
-    __slots__ = ("_clock", "_courier", "_deliver", "_log", "_random", "_router", "_schedule")
+    __slots__ = ("_clock", "_courier", "_deliver", "_log", "_random", "_router", "_schedule", "_since")
 
     def __init__(
         self,
@@ -109,7 +114,10 @@ class Dispatcher:
         clock: Clock,
         random: Random,
         log: Log,
+        *,
+        since: Callable[[], float] = lambda: float("-inf"),
     ) -> None:
+        self._since = since
         self._deliver = deliver
         self._courier = courier
         self._router = router
@@ -133,6 +141,9 @@ class Dispatcher:
             _Fate(item, result, schedule, now, jitter, destination)
             for item, result, destination in zip(parcel.items, results, destinations, strict=True)
         ]
+        since = self._since()
+        for fate in fates:
+            fate.spare(since)
         notices: list[Notice] = []
         try:
             for action in ("failed", "relayed", "delayed"):
@@ -240,6 +251,13 @@ class _Fate:
             self.action = "failed"  # with the status of the last attempt, a 4.x.x: that tells why (RFC 3464 §2.3.4)
         elif not self.item.told and self.now - self.item.accepted >= self.schedule.notice:
             self.action = "delayed"
+
+    def spare(self, since: float) -> None:
+        """Whose last attempt was made before `since` is not given up for its age with this one."""
+        tried = float("-inf") if self.item.tried is None else self.item.tried
+        if self.due is None and self.result.state in (Status.DEFERRED, Status.UNCERTAIN) and tried < since:
+            self.due = self.now + FRESH
+            self.action = ""
 
     def postpone(self, due: float) -> None:
         """Nothing ends and nobody is told before the letter can be read. What was taken is over all the same: it must

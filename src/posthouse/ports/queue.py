@@ -226,6 +226,16 @@ class QueueStore(Protocol):
         """Ends all leases: at the start of the only process that takes any. Returns how many there were."""
         ...
 
+    async def move_times(self, seconds: float) -> int:
+        """Adds this to every time of every item: the wall clock was set by so much. Returns how many items there are.
+        Raises Unavailable."""
+        ...
+
+    async def mend_times(self, now: float) -> int:
+        """Items that were accepted or tried in the future, because the clock was set back while nobody looked, count as
+        accepted or tried now and are due now; returns how many. Raises Unavailable."""
+        ...
+
     async def items(self, wanted: Wanted, limit: int = 1000, after: int = 0) -> list[Item]:
         """The items that are meant, in the order of their ids, those with an id greater than `after`."""
         ...

@@ -16,8 +16,8 @@ from typing import Final
 from posthouse.mail.reply import Unavailable
 from posthouse.observe.log import Log
 from posthouse.ports.queue import Carried, Claim, Notice, Parcel, QueueStore, Result, Settled, Wanted
-from posthouse.ports.system import Clock
 from posthouse.queue.site import Site
+from posthouse.queue.steady import SteadyClock
 
 LEASE: Final = 600.0  # seconds; renewed every third of it
 CLAIM: Final = 100  # letters taken at once
@@ -26,6 +26,9 @@ BACKLOG: Final = 2000  # results that wait to be written; beyond it nothing new 
 AGAIN: Final = 1.0  # seconds after which a write that failed is tried again; twice as long each time
 AGAIN_LONGEST: Final = 30.0
 SHARE: Final = 0.8  # of all places that a destination with letters under way may fill: the rest is for the others
+CROWD: Final = 20  # destinations that may begin together after a start; further ones follow
+FOLLOWING: Final = 0.02  # seconds between two of those, and at most
+LAST_FOLLOWS: Final = 60.0
 MOST_SITES: Final = 100_000  # destinations in memory; those with nothing to do are forgotten first
 
 Carry = Callable[[Parcel, Result | None], Awaitable[Carried]]
@@ -40,7 +43,7 @@ class QueueManager:
         self,
         store: QueueStore,
         carry: Carry,
-        clock: Clock,
+        clock: SteadyClock,
         log: Log,
         *,
         places: int = 300,
@@ -61,6 +64,7 @@ class QueueManager:
         self._running: set[asyncio.Task[None]] = set()
         self._helpers: set[asyncio.Task[None]] = set()
         self._places_used = 0
+        self._parcels: dict[int, Parcel] = {}  # under way
         self._results: list[tuple[Parcel, Carried]] = []
         self._settling: asyncio.Task[None] | None = None
         self._failures = 0
@@ -70,6 +74,9 @@ class QueueManager:
         self._renewal: asyncio.TimerHandle | None = None
         self._mark = b""
         self._stopping = True
+        self.since = (
+            clock.now()
+        )  # the last start, in the queue's time: what was tried before it has a fresh attempt due
 
     def configure(self, places: int, destination_places: int) -> None:
         """Takes new bounds; what is under way goes on."""
@@ -80,9 +87,13 @@ class QueueManager:
         freed = await self._store.free_leases()
         if freed:
             self._log.info("queue_leases_freed", items=freed)
+        now = self._clock.now()
+        if set_back := await self._store.mend_times(now):
+            self._log.warning("queue_times_mended", items=set_back, reason="they lay in the future of the clock")
+        self.since = now
         self._stopping = False
         self._mark = self._store.mark()
-        await self._look()
+        await self._look(spread=True)
 
     async def stop(self, seconds: float) -> None:
         """Begins nothing more, waits so long for what is under way, breaks off the rest and settles what is known.
@@ -146,18 +157,56 @@ class QueueManager:
 
     # Time
 
-    async def _look(self) -> None:
+    async def _look(self, *, spread: bool = False) -> None:
         """Learns anew what waits. What somebody made due is really tried, however dead its destination is known to be:
-        whoever says so may have mended it."""
+        whoever says so may have mended it. With `spread` the destinations of a crowd that is due begin one after the
+        other."""
         waiting = await self._store.waiting()
-        now = self._clock.now()
+        now, crowd = self._clock.now(), 0
         for one in waiting:
             site = self._site(one.destination)
             site.stalled = site.stalled or one.dead > 0
-            if one.due <= now:
+            due = one.due
+            if due <= now:
                 site.forgive()
-            self._plan(site, one.due)
+                if spread:
+                    crowd += 1
+                    due = now + min(max(crowd - CROWD, 0) * FOLLOWING, LAST_FOLLOWS)
+            self._plan(site, due)
         self._arm()
+
+    def _jump(self, seconds: float) -> None:
+        """The wall clock was set: all times of the queue move with it, on the disk and in memory, so that nothing
+        grows older, comes early or waits longer by it."""
+        self._log.warning("clock_jumped", seconds=round(seconds), items="their times are moved")
+        self._clock.follow()
+        for parcel in (*self._parcels.values(), *(one for site in self._sites.values() for one in site.ready)):
+            for item in parcel.items:
+                item.accepted += seconds
+                item.due += seconds
+        for _, carried in self._results:
+            for settled in carried.settled:
+                if settled.due is not None:
+                    settled.due += seconds
+        self.since += seconds
+        self._times.clear()
+        for site in self._sites.values():
+            site.due = None
+        self._help(self._move_times(seconds))
+
+    async def _move_times(self, seconds: float) -> None:
+        """Moves the stored times; a disk that fails delays it, and nothing is begun by the old times meanwhile."""
+        wait = AGAIN
+        while True:
+            try:
+                await self._store.move_times(seconds)
+                await self._look(spread=True)
+            except Unavailable as problem:
+                self._log.error("queue_times_not_moved", reason=str(problem), again=wait)
+                await asyncio.sleep(wait)
+                wait = min(2 * wait, AGAIN_LONGEST)
+            else:
+                return
 
     def _plan(self, site: Site, due: float | None) -> None:
         """There is something to take at this time."""
@@ -196,6 +245,8 @@ class QueueManager:
         self._timer = None
         if self._stopping:
             return
+        if jumped := self._clock.jumped():
+            self._jump(jumped)
         now = self._clock.now()
         while self._times and self._times[0][0] <= now:
             due, name = heapq.heappop(self._times)
@@ -300,6 +351,7 @@ class QueueManager:
     def _start(self, site: Site, parcel: Parcel) -> None:
         site.running += 1
         self._places_used += 1
+        self._parcels[id(parcel)] = parcel
         task = asyncio.get_running_loop().create_task(self._run(site, parcel))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -312,6 +364,7 @@ class QueueManager:
             self._taken.difference_update(item.id for item in parcel.items)
             return
         finally:
+            del self._parcels[id(parcel)]
             site.running -= 1
             self._places_used -= 1
         if carried.dead is not None:

@@ -38,6 +38,7 @@ class DataDirectory:
         self._options = options
         self._free: int | None = None
         self._free_until = float("-inf")
+        self._owed = 0  # octets of a reserve that was spent
         self._reserve = path / "reserve"
         self._locks: list[IO[bytes]] = []
         try:
@@ -148,25 +149,30 @@ class DataDirectory:
         now = self._clock.monotonic()
         if now >= self._free_until:  # asking costs 30 us, as much as all else the loop does for a small letter
             self._free, self._free_until = free_octets(self.path), now + FREE_KNOWN_FOR
-        if self._free is not None and self._free < max(self._options.message_limit, octets) * 3 // 2:
+        if self._free is not None and self._free - self._owed < max(self._options.message_limit, octets) * 3 // 2:
             raise Unavailable(Fault.FULL, f"{self._free} octets free in {self.path}")
 
     def keep_reserve(self) -> None:
         """Puts the reserve aside when it is not there and there is room for it."""
         size = self._options.reserve
         free = free_octets(self.path)
-        if not (self.serve and size) or self._reserve.exists() or free is None or free < 4 * size:
+        if not (self.serve and size) or self._reserve.exists() or free is None:
+            return
+        if free < 2 * size + self._options.message_limit * 3 // 2:  # letters have room before the reserve has
             return
         with contextlib.suppress(OSError), self._create(self._reserve) as file:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, size)
+            self._owed = 0
 
     def release_reserve(self) -> bool:
-        """Gives the reserve back to the file system; False when there was none."""
+        """Gives the reserve back to the file system; False when there was none. Until it is there again its room is
+        no room for new letters: it is for what deletes and carries on."""
         try:
             self._reserve.unlink()
         except OSError:
             return False
+        self._owed = self._options.reserve
         return True
 
     def close(self) -> None:

@@ -66,6 +66,16 @@ _SETTLE: Final = """
           json_extract(value, '$[6]') AS host, json_extract(value, '$[7]') AS destination FROM json_each(?1)) AS new
     WHERE queue.id = new.id
 """
+_MOVE: Final = """
+    UPDATE queue SET due = due + ?1, accepted = accepted + ?1, leased = leased + ?1, tried = tried + ?1
+"""
+_MEND: Final = """
+    UPDATE queue SET due = min(due, ?1), accepted = min(accepted, ?1), tried = min(tried, ?1)
+    WHERE leased IS NULL AND (accepted > ?2 OR tried > ?2)
+"""
+
+FUTURE: Final = 3600.0
+"""Seconds that a time may lie ahead of the clock before the clock is said to have been set back."""
 
 
 @dataclass(slots=True)
@@ -159,7 +169,8 @@ class SqliteQueue:
 
     async def claim(self, destination: str, now: float, until: float, limit: int) -> Claim:
         """Takes and leases what is due for a destination."""
-        ids, octets, due = await self._parts.change(functools.partial(_claim, destination, now, until, limit))
+        work = functools.partial(_claim, destination, now, until, limit)
+        ids, octets, due = await self._parts.change(work, frees=True)  # what leaves gives room back
         if not ids:
             return Claim([], due)
         text = _json.encode(ids).decode()
@@ -203,14 +214,23 @@ class SqliteQueue:
         weight = sum(len(notice.content) for notice in notices)
         deposits = self._deposits(notices)
         work = functools.partial(_settle, list(settled), deposits, self._parts.unique_ids, self._parts.clock.now())
-        ends = any(one.due is None for one in settled)
-        mailboxes = await self._parts.change(work, frees=ends and not notices, weight=weight)
+        mailboxes = await self._parts.change(work, frees=not notices, weight=weight)
         self._parts.forget(mailboxes)
         return [item.result or [] for item in deposits]
 
     async def free_leases(self) -> int:
         """Ends all leases."""
         count: int = await self._parts.change(functools.partial(_free, self._parts.clock.now()))
+        return count
+
+    async def move_times(self, seconds: float) -> int:
+        """Adds this to every time of every item."""
+        count: int = await self._parts.change(functools.partial(_execute, _MOVE, (seconds,)))
+        return count
+
+    async def mend_times(self, now: float) -> int:
+        """What lies in the future is brought back to now."""
+        count: int = await self._parts.change(functools.partial(_execute, _MEND, (now, now + FUTURE)))
         return count
 
     # Looking and changing

@@ -30,6 +30,7 @@ BREATH: Final = 0.01  # seconds between two slices of tidying
 SLICE: Final = 256  # pages given back in one transaction: a few milliseconds
 SLACK: Final = 256  # free pages that are kept for the next letters, 1 MiB
 FAILURES: Final = 3  # in a row, then the store is read-only
+PROBE: Final = 5.0  # seconds after which a store that is read-only tries whether the disk works again
 
 # What a job alone is to blame for; every other error of SQLite is the disk's or the database's.
 _OWN_FAULTS: Final = (
@@ -139,15 +140,16 @@ class Writer:
                 if self._pages * PAGE > CHECKPOINT_OCTETS:
                     self._tidy(self._checkpoint)
             else:
-                self._tidy(self._chore)
+                self._tidy(self._probe if self.read_only else self._chore)
         if not self._sick and self._files.directory.serve:
             self._tidy(self._last_checkpoint)
         self._close()
 
     def _take(self) -> Jobs | None:
         """Everything that waits; an empty list after a while without anything, None at the end."""
+        pause = PROBE if self.read_only else self._pause if self._chores else None
         try:
-            first = self._jobs.get(timeout=self._pause if self._chores else None)
+            first = self._jobs.get(timeout=pause)
         except queue.Empty:
             return []
         if first is None:
@@ -267,7 +269,7 @@ class Writer:
             failure = Unavailable(Fault.BUSY, failure.detail)
         elif code == sqlite3.SQLITE_FULL:
             freeing = [job for job in jobs if isinstance(job, Job) and job.frees]
-            if freeing and self._files.directory.release_reserve():
+            if freeing and (self._files.directory.release_reserve() or self._shrink()):
                 self._warn("store_reserve_spent", failure)
                 self._fail([job for job in jobs if job not in freeing], failure)
                 self._commit(freeing)
@@ -279,6 +281,16 @@ class Writer:
                 self.read_only = True
         self._warn("store_read_only" if self.read_only else "store_write_failed", failure)
         self._fail(jobs, failure)
+
+    def _shrink(self) -> bool:
+        """Gives the WAL's room back to a full disk; False when there was none to give. What it holds goes to pages
+        that the database file has already, as far as only deletions come."""
+        try:
+            _, frames, written = self._cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0]
+        except sqlite3.Error:
+            return False
+        self._pages = 0
+        return bool(frames > 0 and frames == written)
 
     def _warn(self, event: str, failure: Unavailable) -> None:
         if self._log:
@@ -310,6 +322,19 @@ class Writer:
         self._sick = False
         if self._log:
             self._log.warning("store_recovered", failures=self._failures)
+
+    def _probe(self) -> None:
+        """A store that is read-only takes letters again once a checkpoint and a transaction that changes nothing but a
+        counter have reached the disk."""
+        self._recover()
+        self._cursor.execute("BEGIN IMMEDIATE")
+        self._cursor.execute("UPDATE state SET commits = commits + 1")
+        self._cursor.execute("COMMIT")
+        self.read_only = False
+        self._failures = 0
+        self._chores = self._files.directory.serve
+        if self._log:
+            self._log.warning("store_writable_again")
 
     # Between the batches
 
