@@ -136,7 +136,8 @@ class Dispatcher:
             results = await (self._deliver_apart(parcel, destinations) if moved else self._deliver(parcel))
         now = self._clock.now()
         schedule = self._router.schedule(parcel.destination) or self._schedule
-        jitter = self._random.octets(1)[0] / 255
+        waits = any(result.state in (Status.DEFERRED, Status.UNCERTAIN) for result in results)
+        jitter = self._random.octets(1)[0] / 255 if waits else 0.0  # asking the system costs as much as all the rest
         fates = [
             _Fate(item, result, schedule, now, jitter, destination)
             for item, result, destination in zip(parcel.items, results, destinations, strict=True)
