@@ -45,6 +45,7 @@ def test_attempts_never_follow_each_other_at_once() -> None:
 
 def test_jitter_moves_later_by_at_most_a_tenth() -> None:
     assert USUAL.next(ACCEPTED, ACCEPTED, 1.0) == pytest.approx(ACCEPTED + 66)
+    assert CLASSIC.next(ACCEPTED, ACCEPTED + DAY, 1.0) == pytest.approx(ACCEPTED + 2 * DAY + 300)
     assert USUAL.next(ACCEPTED, ACCEPTED + 4 * DAY - HOUR, 1.0) == ACCEPTED + 4 * DAY
 
 

@@ -21,6 +21,9 @@ DAY: Final = 86_400.0
 SOONEST: Final = 30.0
 """Seconds that lie between two attempts at least, however the ages fall."""
 
+SPREAD: Final = 300.0
+"""Seconds by which chance moves an attempt at most."""
+
 MOST_AGES: Final = 100
 
 _UNITS: Final[Mapping[str, float]] = {"s": 1.0, "m": MINUTE, "min": MINUTE, "h": HOUR, "d": DAY}
@@ -41,14 +44,15 @@ class Schedule:
     def next(self, accepted: float, now: float, jitter: float = 0.0) -> float | None:
         """When the attempt after one that failed at `now` is made; None when the letter is given up.
 
-        `jitter` between 0 and 1 moves it later by up to a tenth of the wait, so that letters that failed together
-        do not all come back together; the last attempt is never moved beyond the lifetime.
+        `jitter` between 0 and 1 moves it later by up to a tenth of the wait, five minutes at most, so that letters that
+        failed together do not all come back together, and yet come when their senders were told; the last attempt is
+        never moved beyond the lifetime.
         """
         age = now - accepted
         if age >= self.lifetime:
             return None
         following = max(self._after(age), age + SOONEST)
-        following += (following - age) * 0.1 * min(max(jitter, 0.0), 1.0)
+        following += min((following - age) * 0.1, SPREAD) * min(max(jitter, 0.0), 1.0)
         # An attempt that would stand within SOONEST before the end is made at the end.
         return accepted + (self.lifetime if following > self.lifetime - SOONEST else following)
 
