@@ -4,12 +4,14 @@ its login processes give theirs up."""
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import pwd
+import secrets
 import socket
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from tests.system.programs import find_program, leave_out
@@ -22,8 +24,15 @@ USER = "anna@x.mail"
 def dovecot(mechanisms: str, more: str = "") -> Iterator[int]:
     """The port of a Dovecot that runs while the block does; without root the test is named as left out. `more` stands
     at the end of its configuration."""
-    with _running(lambda folder, port: _configuration(folder, port, mechanisms) + more, b"+OK") as (port, _):
+    with dovecot_with_mail(mechanisms, more) as (port, _):
         yield port
+
+
+@contextlib.contextmanager
+def dovecot_with_mail(mechanisms: str, more: str = "") -> Iterator[tuple[int, Path]]:
+    """The same, with its Maildir: `put_letters` puts mail there."""
+    with _running(lambda folder, port: _configuration(folder, port, mechanisms) + more, b"+OK") as (port, folder):
+        yield port, folder / "mail"
 
 
 @contextlib.contextmanager
@@ -58,6 +67,22 @@ def _running(configuration: Callable[[Path, int], str], greeting: bytes) -> Iter
         finally:
             process.terminate()
             process.wait(20)
+
+
+def put_letters(maildir: Path, letters: Iterable[bytes]) -> None:
+    """Delivers letters, as an MDA of Dovecot's does."""
+    owner = maildir.stat()
+    for name in ("tmp", "new", "cur"):
+        (maildir / name).mkdir(exist_ok=True)
+        os.chown(maildir / name, owner.st_uid, owner.st_gid)
+    for letter in letters:
+        name = f"{next(_MOMENTS)}.R{secrets.token_hex(8)}.x"
+        (maildir / "tmp" / name).write_bytes(letter.replace(b"\r\n", b"\n"))
+        os.chown(maildir / "tmp" / name, owner.st_uid, owner.st_gid)
+        (maildir / "tmp" / name).rename(maildir / "new" / name)
+
+
+_MOMENTS = itertools.count(1_700_000_000)  # Dovecot's order is that of the names
 
 
 def _free_port() -> int:

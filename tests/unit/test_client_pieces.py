@@ -1,18 +1,15 @@
-"""The small parts of the clients: names of servers, destinations, words, the progress bar, what was collected."""
+"""The small parts of the clients: names of servers, destinations, words, the progress bar."""
 
 from __future__ import annotations
 
 import io
-import os
 import socket
 import time
 from pathlib import Path
 
 import pytest
 
-from posthouse.cli.collected import Collected
 from posthouse.cli.exits import Exit, Problem
-from posthouse.cli.fetching import Fetched, Maildir, Mbox
 from posthouse.cli.helpers import Progress, parse_url
 from posthouse.cli.read import SCHEMES as READ_SCHEMES
 from posthouse.cli.send import SCHEMES, read_destinations
@@ -163,78 +160,6 @@ def test_the_progress_bar_shows_after_a_second(monkeypatch: pytest.MonkeyPatch) 
     now[0] += 2
     Progress("Sending", quiet)(1, 2)
     assert quiet.getvalue() == ""
-
-
-# What was collected
-
-
-def test_what_was_collected_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    with Collected.open("a@x.mail", "h", "mbox:x") as state:
-        state.add("id-1")
-        with pytest.raises(Problem, match="Another posthouse"):
-            Collected.open("a@x.mail", "h", "mbox:x")
-    with Collected.open("a@x.mail", "h", "mbox:x") as state:
-        assert "id-1" in state and "id-2" not in state
-    with Collected.open("a@x.mail", "h", "") as other:  # what was only shown is not safe in a folder
-        assert "id-1" not in other
-    (file, _) = sorted((tmp_path / "posthouse" / "collected").iterdir(), key=lambda path: -path.stat().st_size)
-    assert file.stat().st_mode & 0o077 == 0
-    with file.open("ab") as torn:  # a crash in the middle of a line
-        torn.write(b"id-2-torn")
-    with Collected.open("a@x.mail", "h", "mbox:x") as state:
-        assert "id-1" in state and "id-2-torn" not in state
-        state.add("id-3")
-    with Collected.open("a@x.mail", "h", "mbox:x") as state:
-        assert "id-1" in state and "id-3" in state
-
-
-def test_ids_that_are_gone_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    with Collected.open("a@x.mail", "h", "") as state:
-        for number in range(1500):
-            state.add(f"id-{number}")
-        state.keep_only({"id-1", "id-new"})
-        state.add("id-last")
-    with Collected.open("a@x.mail", "h", "") as state:
-        assert "id-1" in state and "id-last" in state and "id-7" not in state
-
-
-def fetched(octets: bytes) -> Fetched:
-    letter = Fetched()
-    for octet in octets:
-        letter.add(bytes([octet]))
-    return letter
-
-
-def test_mbox_escapes_what_would_begin_a_message(tmp_path: Path) -> None:
-    octets = b"From: a\r\n\r\nFrom here\r\n>From there\r\n From\r\nno end"
-    target = Mbox(tmp_path / "box")
-    for _ in range(2):
-        with fetched(octets) as letter:
-            target.add(letter)
-    target.close()
-    messages = (tmp_path / "box").read_bytes().split(b"From MAILER-DAEMON ")[1:]
-    for message in messages:
-        body = message.split(b"\n", 1)[1]
-        assert body == b"From: a\n\n>From here\n>>From there\n From\nno end\n\n"
-
-
-def test_a_maildir_has_whole_messages_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = Maildir(tmp_path / "Mail")
-    with fetched(b"Subject: a\r\n\r\nb\r\n") as letter:
-        path = Path(target.add(letter))
-        assert path.read_bytes() == b"Subject: a\n\nb\n" and path.parent.name == "new"
-
-        def fail(descriptor: int) -> None:
-            raise OSError(5, "Input/output error")
-
-        monkeypatch.setattr(os, "fsync", fail)
-        with pytest.raises(OSError, match="Input/output"):
-            target.add(letter)
-    assert len(list((tmp_path / "Mail" / "new").iterdir())) == 1
-    assert not list((tmp_path / "Mail" / "tmp").iterdir())
 
 
 def test_the_words_stand_in_the_documentation() -> None:

@@ -14,6 +14,7 @@ from posthouse.cli.security import security_of
 
 if TYPE_CHECKING:
     from posthouse.cli.reading import Job
+    from posthouse.cli.rules import Rules
     from posthouse.config.profiles import Account
     from posthouse.net.dial import Server
 
@@ -21,16 +22,33 @@ SCHEMES = ("pop3", "pop", "pop3s", "pops")
 WORDS = ("list", "latest", "new", "top", "save", "delete")
 
 
-@click.command(cls=Verb, context_settings={"help_option_names": ["-h", "--help"]})
+class ReadVerb(Verb):
+    """`--delete after 7d` needs no quotation marks."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Reads the arguments."""
+        from posthouse.cli.rules import join_words
+
+        return super().make_context(info_name, join_words(args), parent, **extra)
+
+
+@click.command(cls=ReadVerb, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("what", nargs=-1)
 @click.option("--to", "target", default="", metavar="WHERE", help="Whole messages: maildir:DIR, mbox:FILE or - .")
 @click.option(
     "--delete",
     "delete",
-    type=click.Choice(["now", "never"]),
-    default="never",
-    help="With new: whether messages leave the server once they are safe here.",
+    multiple=True,
+    metavar="now|after 7d|bigger 5M|never",
+    help="With new: which messages leave the server once they are safe here; never is the default.",
 )
+@click.option("--limit", type=click.IntRange(min=1), default=None, metavar="N", help="With new: at most N messages.")
+@click.option(
+    "--max-size", default="", metavar="SIZE", help="With new: larger messages stay where they are (5M, 500K)."
+)
+@click.option("--watch", type=click.IntRange(min=1), default=None, metavar="S", help="With new: again every S seconds.")
 @click.option("--server", default="", metavar="HOST:PORT", help="What the shell offers as the server.")
 @server_options("pop3://user@host:port, pop3s:// with TLS")
 def read(**options: Any) -> None:
@@ -45,6 +63,11 @@ def read(**options: Any) -> None:
     posthouse read save N      its attachments into this folder; the whole message with --to
     posthouse read delete N    remove it from the server (several numbers are taken)
     posthouse read new         what was not collected before; with --to it is kept there
+
+    \b
+    posthouse read new --to maildir:~/Mail                         leave mail on the server
+    posthouse read new --to mbox:inbox --delete after 7d           for a week
+    posthouse read new --to maildir:~/Mail --delete now --watch 60
 
     The account is that of posthouse setup. Passwords come from where it says, from --password-stdin, from the
     environment variable POSTHOUSE_PASSWORD, or they are asked for; never from the command line. Messages stay on the
@@ -106,7 +129,12 @@ def _once(options: dict[str, Any]) -> int:
     if server is None:
         text = "There is no server to read from: give --url pop3://user@host:port, or run posthouse setup ADDRESS once."
         raise Problem(Exit.USAGE, text)
-    return asyncio.run(collect(access_of(options, server, login), job))
+    access = access_of(options, server, login)
+    if options["watch"]:
+        from posthouse.cli.revisiting import watch
+
+        return asyncio.run(watch(access, job, options["watch"]))
+    return asyncio.run(collect(access, job))
 
 
 def _collect_as(options: dict[str, Any], account: Account) -> None:
@@ -116,13 +144,8 @@ def _collect_as(options: dict[str, Any], account: Account) -> None:
     if is_given("target") or not account.store:
         return
     options["target"] = account.store
-    if is_given("delete"):
-        return
-    if account.keep == 0:
-        options["delete"] = "now"
-    elif account.keep is not None and not options["quiet"]:
-        text = f"`keep` of the account {account.name} is not obeyed yet but for 0: collected mail stays on the server."
-        print(text, file=sys.stderr)
+    if not is_given("delete") and account.keep is not None:
+        options["delete"] = (f"after {account.keep:.0f}",)
 
 
 def _job(options: dict[str, Any]) -> Job:
@@ -139,14 +162,26 @@ def _job(options: dict[str, Any]) -> Job:
     least = 1 if word in ("top", "save", "delete") else 0
     if not least <= len(numbers) <= most:
         raise Problem(Exit.USAGE, f"`posthouse read {word}` needs {'a message number' if least else 'no numbers'}.")
-    job = Job(word, numbers, options["target"], options["delete"] == "now", options["as_json"], options["quiet"])
+    job = Job(word, numbers, options["target"], _rules(options), options["as_json"], options["quiet"])
     if job.target and word not in ("show", "latest", "save", "new"):
         raise Problem(Exit.USAGE, f"--to has no meaning with {word}.")
     if job.target == "-" and job.as_json:
         raise Problem(Exit.USAGE, "--to - and --json both want standard output.")
-    if job.delete and (word != "new" or job.target in ("", "-")):
-        raise Problem(Exit.USAGE, "--delete now goes with `new` and --to maildir:DIR or mbox:FILE.")
+    if job.rules.deletes and (word != "new" or job.target in ("", "-")):
+        raise Problem(Exit.USAGE, "--delete goes with `new` and --to maildir:DIR or mbox:FILE.")
+    if word != "new" and (options["limit"] or options["max_size"] or options["watch"]):
+        raise Problem(Exit.USAGE, "--limit, --max-size and --watch go with `new`.")
     return job
+
+
+def _rules(options: dict[str, Any]) -> Rules:
+    from posthouse.cli.rules import Rules, read_deletion, read_size
+
+    try:
+        size = read_size(options["max_size"]) if options["max_size"] else None
+        return read_deletion(Rules(limit=options["limit"], max_size=size), options["delete"])
+    except ValueError as error:
+        raise Problem(Exit.USAGE, f"{error}.") from None
 
 
 def _number(text: str) -> int:

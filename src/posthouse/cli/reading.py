@@ -11,10 +11,13 @@ from typing import Any, Final
 
 from posthouse.cli.account import find_password
 from posthouse.cli.exits import Exit, Problem, print_json, problem_of
-from posthouse.cli.fetching import Fetched, Target, open_target, save_attachments
+from posthouse.cli.fetching import Fetched, save_attachments
 from posthouse.cli.helpers import Progress, observer
-from posthouse.cli.notices import describe, shown
+from posthouse.cli.notices import describe as describe_notice
+from posthouse.cli.notices import shown
+from posthouse.cli.rules import Rules
 from posthouse.cli.security import security_of
+from posthouse.cli.targets import Target, open_target
 from posthouse.clients.failure import Failure, Kind
 from posthouse.clients.pop3 import IN_CLEAR, Pop3Client, refusal
 from posthouse.clients.security import Security
@@ -65,9 +68,10 @@ class Job:
     word: str
     numbers: list[int]
     target: str = ""
-    delete: bool = False
+    rules: Rules = field(default_factory=Rules)
     as_json: bool = False
     quiet: bool = False
+    watched: bool = False  # it is one of many runs
 
 
 async def collect(access: Access, job: Job) -> int:
@@ -120,7 +124,7 @@ async def header_of(client: Pop3Client, number: int, most: int) -> bytes:
     if not answer.positive:
         found.clear()
         answer = await client.retrieve(number, keep)
-    _need(answer, "retr")
+    need(answer, "retr")
     return bytes(found)
 
 
@@ -133,10 +137,10 @@ class Session:
         self.target = target
         self.answer: dict[str, Any] = {}
         self.marked = 0
+        self.safe = ""  # what is safe here whatever happens now, in a sentence
+        self.progress = Progress("Reading", wanted=not (job.quiet or job.as_json or access.verbose))
         self._client: Pop3Client | None = None
         self._sizes: dict[int, int] = {}
-        self._room = JSON_TEXT  # characters of text that still fit into a JSON answer
-        self._progress = Progress("Reading", wanted=not (job.quiet or job.as_json or access.verbose))
 
     @property
     def client(self) -> Pop3Client:
@@ -146,8 +150,8 @@ class Session:
 
     @property
     def became(self) -> str:
-        """What became of deletions, when the session breaks off."""
-        return "Nothing was deleted." if self.marked else ""
+        """What became of messages, when the session breaks off."""
+        return " ".join(filter(None, [self.safe, "Nothing was deleted in this session." if self.marked else ""]))
 
     async def open(self) -> None:
         """Connects and logs in."""
@@ -159,13 +163,13 @@ class Session:
             observer=observer(access.verbose),
             security=access.security,
         )
-        _need(await self.client.greet(), "greeting")
+        need(await self.client.greet(), "greeting")
         method = await self.client.choose_login()
         if method in IN_CLEAR and not (self.client.private or access.insecure or self._consent()):
             text = "the server offers no encryption that we can use, and the password was not sent in clear"
             raise Failure(Kind.LOGIN, "auth", text)
         try:
-            _need(*await self.client.login(method, access.login, access.password))
+            need(*await self.client.login(method, access.login, access.password))
         except ValueError as error:  # a name or a password that POP3 cannot carry
             raise Problem(Exit.DATA, f"{error}. Nothing was read.", stage="auth") from error
 
@@ -195,19 +199,21 @@ class Session:
         answer = await self.client.quit()
         if not answer.positive:
             failure = refusal(answer, "quit")
-            raise problem_of(failure, "The deletions may not have been carried out." if self.marked else "")
+            unsure = "The deletions may not have been carried out." if self.marked else ""
+            raise problem_of(failure, " ".join(filter(None, [self.safe, unsure])))
+        self.marked = 0
 
     def close(self) -> None:
         """Ends the session whatever happened."""
-        self._progress.end()
+        self.progress.end()
         if self._client is not None:
             self._client.close()
 
     # Jobs
 
     async def _list(self) -> Exit:
-        sizes = await self._all_sizes()
-        ids = await self._ids()
+        sizes = await self.all_sizes()
+        ids = await self.ids()
         headers = await self._headers(list(sizes)[-LOOKED_INTO:])
         rows: list[dict[str, Any]] = []
         for number, size in sizes.items():
@@ -235,7 +241,7 @@ class Session:
         return found
 
     async def _latest(self) -> Exit:
-        sizes = await self._all_sizes()
+        sizes = await self.all_sizes()
         if not sizes:
             if not self.job.quiet and not self.job.as_json:
                 print("The mailbox is empty.", file=sys.stderr)
@@ -246,8 +252,8 @@ class Session:
     async def _show(self) -> Exit:
         number = self.job.numbers[0]
         with Fetched(self._count(number)) as fetched:
-            _need(await self.client.retrieve(number, fetched.add), "retr")
-            self._progress.end()
+            need(await self.client.retrieve(number, fetched.add), "retr")
+            self.progress.end()
             if self.target is not None:
                 self._tell_saved(number, [self.target.add(fetched)])
             else:
@@ -257,7 +263,7 @@ class Session:
     async def _top(self) -> Exit:
         number, lines = (*self.job.numbers, 10)[:2]
         with Fetched() as fetched:
-            _need(await self.client.top(number, lines, fetched.add), "top")
+            need(await self.client.top(number, lines, fetched.add), "top")
             self._tell(number, fetched.message(), fetched.size)
         return Exit.OK
 
@@ -266,8 +272,8 @@ class Session:
             return await self._show()
         number = self.job.numbers[0]
         with Fetched(self._count(number)) as fetched:
-            _need(await self.client.retrieve(number, fetched.add), "retr")
-            self._progress.end()
+            need(await self.client.retrieve(number, fetched.add), "retr")
+            self.progress.end()
             paths = [str(path) for path in save_attachments(fetched.message(), Path())]
         self._tell_saved(number, paths)
         if not paths and not self.job.as_json:
@@ -288,67 +294,32 @@ class Session:
         return Exit.NOT_ALL if self.marked else Exit.UNAVAILABLE
 
     async def _new(self) -> Exit:
-        from posthouse.cli.collected import Collected
+        from posthouse.cli.collecting import Collector
 
-        ids = await self._ids()
-        sizes = await self._all_sizes()
-        if not ids and sizes:
-            raise Failure(Kind.REFUSED, "uidl", "the server has no unique-ids, without which nobody knows what is new")
-        rows: list[dict[str, Any]] = []
-        with Collected.open(self.access.login, str(self.access.server), self.job.target) as collected:
-            collected.keep_only(set(ids.values()))
-            for number, identity in ids.items():
-                if identity not in collected:
-                    rows.append(await self._collect(number, identity))
-                    collected.add(identity)
-                if self.job.delete:
-                    await self._remove(number)
-        self.answer = {"messages": rows}
-        if not rows and not (self.job.quiet or self.job.as_json):
-            print("No new mail.", file=sys.stderr)
-        return Exit.OK if rows else Exit.NOT_ALL
-
-    async def _collect(self, number: int, identity: str) -> dict[str, Any]:
-        """One new message: on the disk, or on the screen, when this returns."""
-        with Fetched(self._count(number)) as fetched:
-            _need(await self.client.retrieve(number, fetched.add), "retr")
-            self._progress.end()
-            row: dict[str, Any] = {"n": number, "id": identity, "size": fetched.size}
-            if self.target is not None:
-                row["saved"] = self.target.add(fetched)
-                if not (self.job.as_json or self.job.quiet or self.job.target == "-"):
-                    print(f"{number}: {row['saved']}")
-            elif self.job.as_json:
-                row |= _describe(fetched.message(), self._room)
-                self._room -= len(row["text"])
-            else:
-                _print(_separated(number, fetched.message()))
-            return row
-
-    async def _remove(self, number: int) -> None:
-        _need(await self.client.delete(number), "dele")
-        self.marked += 1
+        return await Collector(self).run()
 
     # What jobs share
 
-    async def _all_sizes(self) -> dict[int, int]:
+    async def all_sizes(self) -> dict[int, int]:
+        """The size of each message, by number. Raises Failure."""
         answer, self._sizes = await self.client.sizes()
-        _need(answer, "list")
+        need(answer, "list")
         return self._sizes
 
-    async def _ids(self) -> dict[int, str]:
+    async def ids(self) -> dict[int, str]:
+        """The unique-id of each message, by number; none where the server has no UIDL. Raises Failure."""
         answer, ids = await self.client.unique_ids()
         return ids if answer.positive else {}
 
     def _count(self, number: int) -> Any:
         total = self._sizes.get(number, 0)
-        return lambda done: self._progress(done, total)
+        return lambda done: self.progress(done, total)
 
     def _tell(self, number: int, message: Message, size: int) -> None:
         if self.job.as_json:
-            self.answer = {"message": {"n": number, "size": size} | _describe(message, JSON_TEXT)}
+            self.answer = {"message": {"n": number, "size": size} | describe(message, JSON_TEXT)}
         else:
-            _print(shown(message))
+            show(shown(message))
 
     def _tell_saved(self, number: int, paths: list[str]) -> None:
         self.answer = {"message": {"n": number, "saved": paths}}
@@ -357,7 +328,8 @@ class Session:
                 print(f"Saved {harmless_line(path)}")
 
 
-def _need(answer: Answer, stage: str) -> None:
+def need(answer: Answer, stage: str) -> None:
+    """Raises Failure for a refusal."""
     if not answer.positive:
         raise refusal(answer, stage)
 
@@ -367,19 +339,22 @@ def _list_line(row: dict[str, Any]) -> str:
     return f"{text}  {row['from'][:30]:<30}  {row['subject'][:60]}".rstrip() if "subject" in row else text
 
 
-def _print(pieces: Iterator[str]) -> None:
+def show(pieces: Iterator[str]) -> None:
+    """Prints a text in pieces."""
     for piece in pieces:
         sys.stdout.write(piece)
     sys.stdout.flush()
 
 
-def _separated(number: int, message: Message) -> Iterator[str]:
+def separated(number: int, message: Message) -> Iterator[str]:
+    """A message of several, for people."""
     yield f"--- message {number} ---\n"
     yield from shown(message)
     yield "\n"
 
 
-def _describe(message: Message, room: int) -> dict[str, Any]:
+def describe(message: Message, room: int) -> dict[str, Any]:
+    """A message for programs, with at most so many characters of text."""
     fields = {name.lower(): message.get(name) for name in ("From", "To", "Cc", "Date", "Subject", "Message-ID")}
     text = ""
     for piece in message.body():
@@ -389,5 +364,5 @@ def _describe(message: Message, room: int) -> dict[str, Any]:
     names = message.attachment_names()
     attached = [{"name": name, "type": part.type} for name, part in zip(names, message.attachments, strict=True)]
     report = read_report(message.octets, message.root)
-    notice = {} if report is None else {"report": describe(report)}
+    notice = {} if report is None else {"report": describe_notice(report)}
     return fields | {"text": text, "attachments": attached} | notice

@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 
 from posthouse.clients.failure import Failure, Kind, dial, next_of
 from posthouse.clients.login import Exchange, choose
+from posthouse.clients.plainwords import meaning
 from posthouse.clients.security import POP3S, Security, injected, protect
 from posthouse.mail.reply import PeerError
 from posthouse.net.dial import is_loopback
@@ -48,6 +49,12 @@ APOP: Final = "APOP"
 IN_CLEAR: Final = CLEAR | {USER}
 QUIT_PATIENCE: Final = 60.0  # a server that removes many letters needs its time
 
+LOGIN_TEXTS: Final = {
+    Kind.IN_USE: "the mailbox is in use by another session",
+    Kind.TEMPORARY: "the server cannot do it now",
+    Kind.LOGIN: "the server refused the login",
+}
+
 Sink = Callable[[bytes], None]
 Row = TypeVar("Row")
 
@@ -76,6 +83,8 @@ class Pop3Client:
         self.on_line = on_line
         self._observer = observer
         self._patience = patience
+        self.offered: dict[str, str] = {}
+        """What the server said last that it can do, by keyword."""
         self._word: str | None = None  # of APOP, in the greeting
         self._events: AsyncIterator[Event] = wire.events(self.core)
         wire.tap = observer
@@ -226,7 +235,9 @@ class Pop3Client:
             keyword, _, rest = line.decode("ascii", "replace").partition(" ")
             rows[keyword.upper()] = rest
 
-        return await self._lines(Capa(), "capa", take), rows
+        answer = await self._lines(Capa(), "capa", take)
+        self.offered = rows
+        return answer, rows
 
     async def retrieve(self, number: int, sink: Sink) -> Answer:
         """Gives the message to `sink` in pieces as they come, unstuffed."""
@@ -252,6 +263,35 @@ class Pop3Client:
                 answers[number] = await self._answer("top", pieces.add)
                 take(number, pieces.octets)
         return answers
+
+    async def retrieve_each(
+        self, numbers: Sequence[int], sink: Sink, *, at_once: int
+    ) -> AsyncIterator[tuple[int, Answer]]:
+        """Messages one after the other: each goes to `sink` as `retrieve` gives it and is told with its answer when it
+        is whole. So many RETR are under way at once: more than one needs PIPELINING (RFC 2449 §6.6). Nothing else may
+        be asked before the last one is told."""
+        async for number, answer in self._each([Retr(number) for number in numbers], "retr", sink, at_once):
+            yield number, answer
+
+    async def delete_each(self, numbers: Sequence[int], *, at_once: int) -> AsyncIterator[tuple[int, Answer]]:
+        """Marks messages, many at once where there is PIPELINING; they go when QUIT is answered +OK."""
+        async for number, answer in self._each([Dele(number) for number in numbers], "dele", None, at_once):
+            yield number, answer
+
+    async def _each(
+        self, commands: Sequence[Retr | Dele], stage: str, sink: Sink | None, at_once: int
+    ) -> AsyncIterator[tuple[int, Answer]]:
+        if not commands:
+            return
+        await self.check_silence()
+        asked = 0
+        for done, command in enumerate(commands):
+            # Half of them leave together, so that a write, and a read of the server, serves many.
+            if asked - done <= at_once // 2:
+                for further in commands[asked : done + at_once]:
+                    self.wire.write(self.core.send(further))
+                asked = min(done + at_once, len(commands))
+            yield command.number, await self._answer(stage, sink)
 
     async def delete(self, number: int) -> Answer:
         """Marks a message; it goes when QUIT is answered +OK."""
@@ -381,14 +421,15 @@ class _Beginning:
 
 def refusal(answer: Answer, stage: str) -> Failure:
     """The failure that a negative answer means. "In use" and "not now" are told apart from "wrong password"
-    (RFC 2449 §8.1.1, RFC 3206)."""
+    (RFC 2449 §8.1.1, RFC 3206), by the words where the server has no codes."""
     said = answer.text
     if answer.code == "IN-USE":
-        return Failure(Kind.IN_USE, stage, "the mailbox is in use by another session", said)
+        return Failure(Kind.IN_USE, stage, LOGIN_TEXTS[Kind.IN_USE], said)
     if answer.code in ("SYS/TEMP", "LOGIN-DELAY"):
-        return Failure(Kind.TEMPORARY, stage, "the server cannot do it now", said)
+        return Failure(Kind.TEMPORARY, stage, LOGIN_TEXTS[Kind.TEMPORARY], said)
     if stage in ("user", "pass") and answer.code != "SYS/PERM":
-        return Failure(Kind.LOGIN, stage, "the server refused the login", said)
+        kind = Kind.LOGIN if answer.code else meaning(said)
+        return Failure(kind, stage, LOGIN_TEXTS[kind], said)
     return Failure(Kind.REFUSED, stage, "the server refused", said)
 
 

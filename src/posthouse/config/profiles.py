@@ -330,8 +330,8 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "keep": _setting(
         _keep,
         'a time such as "7d" or "36h", "0" (collected mail goes at once) or "forever"',
-        "How long messages stay on the server once `posthouse read new` has kept them in `store`. Of times only 0 is "
-        "obeyed so far; with others a message says that they stay.",
+        "How long messages stay on the server once `posthouse read new` has kept them in `store`, counted from when "
+        "they were collected; `--delete` says otherwise for once.",
     ),
     "store": _setting(
         _store,
