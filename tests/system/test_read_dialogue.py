@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.system.scripted import READ, ScriptedServer, Talk, pop3, terminal
+from tests.system.server import PASSWORD, Server
 from tests.system.test_send_dialogue import answer, finish
 
 SELECT = "Select the command (Auth, List, Read, Delete, Quit): "
@@ -60,7 +61,7 @@ def test_the_dialogue_of_the_lab(tmp_path: Path) -> None:
         answer(child, SELECT, "Quit")
         assert finish(child) == "Quit\n+OK POP3 server saying goodbye...\n"
         assert child.exitstatus == 0
-    assert server.heard == [b"USER test2@x.mail", b"PASS se cret", b"LIST", b"RETR 1", b"DELE 1", b"QUIT"]
+    assert server.heard[1:] == [b"USER test2@x.mail", b"PASS se cret", b"LIST", b"RETR 1", b"DELE 1", b"QUIT"]
 
 
 def test_words_in_any_case_and_shortened(tmp_path: Path) -> None:
@@ -89,7 +90,41 @@ def test_no_password_after_a_refused_user(tmp_path: Path) -> None:
         child.expect_exact("-ERR no such user\r\n")
         answer(child, SELECT, "quit")
         finish(child)
-    assert server.heard == [b"USER test2@x.mail", b"QUIT"]
+    assert server.heard == [b"CAPA", b"USER test2@x.mail", b"QUIT"]
+
+
+def test_the_strongest_login_keeps_the_dialogue(server: Server, mailbox: str, tmp_path: Path) -> None:
+    """Would catch a password that leaves the machine where SCRAM is offered, and words that SCRAM changes."""
+    with terminal([*READ, "-v"], tmp_path) as child:
+        answer(child, "Input server domain: ", server.pop3.url)
+        answer(child, SELECT, "Auth")
+        answer(child, "Input address: ", mailbox)
+        child.expect(r"\+OK [^\r]*\r\n")
+        answer(child, "Input password: ", PASSWORD)
+        answer(child, SELECT, "List")
+        child.expect_exact("+OK 0 messages")
+        answer(child, SELECT, "Quit")
+        shown = str(child.before) + finish(child)
+        assert child.exitstatus == 0
+    assert "PASS" not in shown and PASSWORD not in shown
+
+
+def test_a_strict_server_is_asked_without_user_the_next_time(tmp_path: Path) -> None:
+    script = pop3([LETTER], capa=b"+OK\r\nSASL SCRAM-SHA-256\r\n.\r\n", auth=b"-ERR say PASS\r\n")
+    with ScriptedServer(script) as server, terminal(READ, tmp_path) as child:
+        answer(child, "Input server domain: ", server.address)
+        for user in (True, False):
+            answer(child, SELECT, "Auth")
+            answer(child, "Input address: ", "test2@x.mail")
+            if user:
+                child.expect_exact("+OK Send your password\r\n")
+            answer(child, "Input password: ", "secret")
+            child.expect_exact("-ERR say PASS\r\n")
+        answer(child, SELECT, "Quit")
+        finish(child)
+    verbs = [line.split()[0] for line in server.heard]
+    assert verbs == [b"CAPA", b"USER", b"AUTH", b"CAPA", b"AUTH", b"QUIT"]
+    assert not any(b"secret" in line for line in server.heard)
 
 
 def test_the_end_of_input_commits_nothing(tmp_path: Path) -> None:
@@ -129,9 +164,9 @@ def test_a_slow_answer_shifts_nothing_and_lists_may_be_long(tmp_path: Path) -> N
 
     def script(talk: Talk) -> None:
         talk.say_slowly(b"+OK POP3\r\n")
-        for _ in range(2):
+        for reply in (b"-ERR CAPA?\r\n", b"+OK Send your password\r\n", b"+OK Mailbox locked and ready\r\n"):
             talk.line()
-            talk.say(b"+OK Send your password\r\n" if _ == 0 else b"+OK Mailbox locked and ready\r\n")
+            talk.say(reply)
         talk.line()
         talk.say(b"+OK 20000 messages\r\n" + rows[:100_001])
         time.sleep(0.3)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from posthouse.cli.exits import Exit, problem_of
 from posthouse.cli.fetching import Fetched, save_attachments
 from posthouse.clients.failure import Failure
-from posthouse.clients.pop3 import Pop3Client, refusal
+from posthouse.clients.pop3 import APOP, IN_CLEAR, USER, Pop3Client, refusal
 from posthouse.clients.security import Security
 from posthouse.mail.charsets import harmless_line
 from posthouse.net.dial import Server, parse_server
@@ -141,6 +141,7 @@ class Shell:
     own: Own = field(default_factory=Own)
     client: Pop3Client = field(init=False)
     marked: int = 0
+    user_first: bool = True  # whether USER goes before AUTH
 
     def show_line(self, line: bytes) -> None:
         """A line of the server, whole and harmless."""
@@ -218,13 +219,50 @@ class Shell:
         raise problem_of(failure, became)
 
     async def _auth(self, rest: str) -> None:
-        if not self.client.private and not self.insecure and not self._agrees():
+        """The strongest login that the server offers. The words are those of USER and PASS whatever it is: USER says
+        whose maildrop it is and has its answer shown, and where there is a mechanism, AUTH takes the place of PASS."""
+        method = await self._method()
+        if method in IN_CLEAR and not (self.client.private or self.insecure or self._agrees()):
             self.person.tell("The password was not sent.")
             return
         name = rest or self.person.ask("Input address", self.own.login)
-        answer = await self.client.user(name)
-        if answer.positive:  # after a refused USER no password may pass
-            await self.client.password(self._password(name))
+        if method == USER or (self.user_first and method != APOP):
+            answer = await self.client.user(name)
+            if not answer.positive:  # after a refused USER no password may pass
+                return
+        password = self._password(name)
+        if method == USER:
+            await self.client.password(password)
+        else:
+            await self._prove(method, name, password)
+
+    async def _method(self) -> str:
+        """How to log in; what the server says about that is not part of the dialogue."""
+        shown, self.client.on_line = self.client.on_line, None
+        try:
+            return await self.client.choose_login()
+        finally:
+            self.client.on_line = shown
+
+    async def _prove(self, method: str, name: str, password: str) -> None:
+        """A login by a mechanism. Its challenges are not shown, only what the server says in the end."""
+        asked = False
+
+        def shown(line: bytes) -> None:
+            nonlocal asked
+            if line.startswith(b"+ ") or line == b"+":
+                asked = True
+            else:
+                self.show_line(line)
+
+        self.client.on_line = shown
+        try:
+            answer, _ = await self.client.login(method, name, password)
+        finally:
+            self.client.on_line = self.show_line
+        if not answer.positive and not asked:
+            # RFC 1939 §7: after USER a strict server takes PASS and QUIT only. The next Auth goes without USER.
+            self.user_first = False
 
     def _password(self, name: str) -> str:
         """The password of the account for its own login; else the person is asked."""
