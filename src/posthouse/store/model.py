@@ -37,6 +37,10 @@ QUEUE_CHANGES: Final = "queue.changes"
 """The file in the data directory whose octets change when a command changed the queue."""
 
 
+TALLY: Final = "commits"
+"""The file in the data directory that counts the commits outside the database."""
+
+
 class StoreError(Exception):
     """A store cannot be opened. The text says what happened, what it means and what to do."""
 

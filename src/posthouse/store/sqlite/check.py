@@ -184,7 +184,7 @@ class Examination:
         yield self._read("state", self._one_state)
         for rule in _RULES:
             yield self._read(rule.what, functools.partial(_broken, rule))
-        yield from self._contents()
+        yield from self.contents()
         yield from self._orphans()
 
     def _read(self, what: str, check: Check) -> list[Damage]:
@@ -219,7 +219,8 @@ class Examination:
 
     # Contents
 
-    def _contents(self) -> Iterator[list[Damage]]:
+    def contents(self) -> Iterator[list[Damage]]:
+        """What is wrong with contents, slice by slice."""
         last = 0
         while True:
             try:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import itertools
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
@@ -38,13 +40,24 @@ from posthouse.ports.store import (
 from posthouse.ports.system import Clock, Random
 from posthouse.store.content import FileLetter, Files, LaterLetter, LetterDraft, SmallLetter
 from posthouse.store.datadir import DataDirectory, NoDirectory
-from posthouse.store.model import INLINE, QUEUE_CHANGES, Options, StoreError, UniqueIds, encode_envelope, header_of
+from posthouse.store.model import (
+    INLINE,
+    QUEUE_CHANGES,
+    TALLY,
+    Options,
+    StoreError,
+    UniqueIds,
+    encode_envelope,
+    header_of,
+)
 from posthouse.store.sqlite import aliases, check, jobs, routes
 from posthouse.store.sqlite.jobs import LAST_UID, Batch, Deposit, Job
 from posthouse.store.sqlite.lookups import Lookups, Maildrops
 from posthouse.store.sqlite.memory import InlineWriter, SharedReaders, open_in_memory
 from posthouse.store.sqlite.pool import Readers, connect, prepare
 from posthouse.store.sqlite.queue import Parts, SqliteQueue
+from posthouse.store.sqlite.scrub import Scrub
+from posthouse.store.sqlite.tally import Tally, skip_numbers
 from posthouse.store.sqlite.writer import Writer
 
 T = TypeVar("T")
@@ -117,6 +130,8 @@ class SqliteStore:
                 connect, directory.database, timeout=options.busy_timeout, write=True, cache=16_384
             )
         self._files = Files(directory, random, options)
+        self._scrub: Scrub | None = None
+        self._tally = self._count_commits(log) if directory.serve and not directory.in_memory else None
         if directory.orphans_possible:
             self._after_unclean_stop(log)
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="posthouse-readers")
@@ -129,6 +144,7 @@ class SqliteStore:
             options,
             log,
             changed=self._maildrops.forget,
+            tally=self._tally,
         )
         directory.keep_reserve()
         self.queue = SqliteQueue(
@@ -160,6 +176,35 @@ class SqliteStore:
         log.info("store_after_unclean_stop", orphans=count)
         if problem:
             log.error("store_damaged", detail=problem, advice="run posthouse doctor --store")
+        self._scrub = Scrub(check.Examination(self._readers, self._files, self._clock, full=True), log)
+
+    def _count_commits(self, log: Log | None) -> Tally | None:
+        """Notices commits that the database has forgotten; their numbers are not given out again."""
+        try:
+            tally = Tally(self._directory.path / TALLY, self._clock)
+        except OSError:  # without it, mail goes on
+            return None
+        try:
+            ((commits,),) = self._readers.inline("SELECT commits FROM state")
+            if (lost := tally.lost(commits)) is not None:
+                with contextlib.closing(connect(self._directory.database, write=True)) as connection:
+                    skip_numbers(connection, lost)
+        except (Unavailable, sqlite3.Error, ValueError) as problem:  # the rest is served, and the tally kept as it is
+            tally.close()
+            if log is not None:
+                log.error("store_damaged", detail=str(problem), advice="run posthouse doctor --store")
+            return None
+        if lost is not None:
+            if log is not None:
+                log.error(
+                    "store_commits_lost",
+                    up_to=lost.commits,
+                    since=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(lost.since)),
+                    advice="letters and deletions since then may be missing: compare with the newest backup",
+                )
+            commits += lost.commits
+        tally.resume(commits)
+        return tally
 
     # Letters
 
@@ -501,6 +546,8 @@ class SqliteStore:
 
     async def close(self) -> None:
         """Waits for what was begun, writes back and lets go of everything."""
+        if self._scrub is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._scrub.close)
         await self._writer.close()
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, self._files.close)
@@ -508,6 +555,8 @@ class SqliteStore:
         self._readers.close()
         self._lookups.close()
         self.queue.close()
+        if self._tally is not None:
+            self._tally.close()
         self._directory.close()
 
     async def _administer(self, work: Callable[[Any, Batch], T], *, frees: bool = False) -> T:

@@ -23,6 +23,7 @@ from posthouse.store.model import Options, UniqueIds
 from posthouse.store.sqlite.deposits import deposit
 from posthouse.store.sqlite.jobs import Batch, Deposit, Job
 from posthouse.store.sqlite.pool import CHECKPOINT_OCTETS, PAGE, Readers, unavailable
+from posthouse.store.sqlite.tally import Tally
 
 BATCH: Final = 1024  # jobs of one transaction at most
 IDLE: Final = 0.5  # seconds without work after which the writer tidies up
@@ -60,7 +61,9 @@ class Writer:
         log: Log | None,
         *,
         changed: Callable[[Sequence[int]], None] = lambda mailboxes: None,
+        tally: Tally | None = None,
     ) -> None:
+        self._tally = tally
         self._open = open_one
         self._changed = changed  # hears on the event loop's thread of changed mailboxes, before the callers do
         self._readers = readers
@@ -199,6 +202,8 @@ class Writer:
                     "UPDATE state SET commits = commits + 1, content = max(content, ?)", (batch.content,)
                 )
                 self._cursor.execute("COMMIT")
+                if self._tally is not None and not self._unsynced:
+                    self._tally.add()
             else:
                 self._cursor.execute("ROLLBACK")
         except sqlite3.Error as problem:
@@ -351,6 +356,14 @@ class Writer:
         _, frames, written = self._cursor.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()[0]
         # When a reader of another process holds it up, the next try comes after a quarter as much again.
         self._pages = 0 if frames == written else CHECKPOINT_OCTETS // PAGE * 3 // 4
+        if frames == written:
+            self._written_back()
+
+    def _written_back(self) -> None:
+        """The database file has everything: what a lost WAL can cost begins anew."""
+        if self._tally is not None:
+            for (commits,) in self._cursor.execute("SELECT commits FROM state").fetchall():
+                self._tally.begin(commits)
 
     def _chore(self) -> None:
         """One slice of giving space back, while nobody waits."""
@@ -379,7 +392,9 @@ class Writer:
 
     def _last_checkpoint(self) -> None:
         self._forget_doubtful()
-        self._cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        busy, frames, written = self._cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0]
+        if not busy and frames == written:
+            self._written_back()
 
     def _close(self) -> None:
         with contextlib.suppress(sqlite3.Error):
