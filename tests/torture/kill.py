@@ -108,11 +108,14 @@ def _run_rounds(ground: Ground, rounds: int, seed: int) -> Outcome:
             asyncio.run(_round(ground, server, ledger, chance))
         finally:
             server.kill()
+        alarm = "store_commits_lost" in server.log
         if "Traceback" in server.log:
             ledger.odd(f"a traceback in {server.log_file}")
         else:
             server.log_file.unlink()
         ground.restore(ledger)
+        if alarm:
+            ledger.odd(f"round {number}: commits are said to be lost, and nothing damaged the WAL")
         if number % 20 == 0:
             print(format_line(ledger, time.monotonic() - began), flush=True)
         if ledger.tally.failures:
