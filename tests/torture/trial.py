@@ -46,6 +46,7 @@ class Sink(socketserver.ThreadingTCPServer):
 
     daemon_threads = True
     allow_reuse_address = True
+    request_queue_size = 128  # with fewer the system drops connections that the client believes to have
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _SinkSession)
