@@ -23,7 +23,7 @@ def test_a_killed_reader_loses_and_doubles_nothing(server: Server, kind: str, tm
     with server(tmp_path) as ground:
         run = run_rounds(ground, kind, tmp_path, rounds=2, seed=1)
     assert not run.complaints, "\n".join(run.complaints)
-    assert run.sent > 20
+    assert run.kills >= 2, "the kills came too late to prove anything"
 
 
 @pytest.mark.torture
@@ -33,7 +33,8 @@ def test_it_may_be_killed_before_every_step(kind: str, tmp_path: Path) -> None:
     """Would catch a window between two steps that random kills seldom hit: written and not synced, synced and not
     remembered, remembered and not deleted, deleted and not yet quit."""
     find_program("strace")
+    calls = ("fsync", "write", "rename" if kind == "maildir" else "ftruncate")
     with ours(tmp_path) as ground:
-        run = run_points(ground, kind, tmp_path, points=(1, 3), calls=("fsync", "rename", "write"))
+        run = run_points(ground, kind, tmp_path, points=(1, 3), calls=calls)
     assert not run.complaints, "\n".join(run.complaints)
-    assert run.kills >= 4
+    assert set(calls) <= set(run.killed_before), "a step was never reached"
