@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Final
 
 from posthouse.store.sqlite.jobs import Deposit, Job
-from posthouse.store.sqlite.pool import Readers, migrate, unavailable
+from posthouse.store.sqlite.pool import Readers, Values, migrate, unavailable
 from posthouse.store.sqlite.writer import Writer
 
 PAGE: Final = 2048  # octets: least memory for a hundred letters of 2 KiB in each of a thousand stores (docs/adr/0125)
@@ -40,7 +40,7 @@ class SharedReaders(Readers):
     def renew(self) -> None:
         """The connection is the database: it stays."""
 
-    def inline(self, sql: str, parameters: Sequence[object] = ()) -> list[Any]:
+    def inline(self, sql: str, parameters: Values = ()) -> list[Any]:
         """Carries out a look-up. Raises Unavailable."""
         try:
             return self._shared.execute(sql, parameters).fetchall()

@@ -10,7 +10,7 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +23,9 @@ OLDEST_SQLITE: Final = (3, 38, 0)  # STRICT tables 3.37, UPDATE FROM 3.33, json_
 
 PAGE: Final = 4096  # docs/adr/0010
 CHECKPOINT_OCTETS: Final = 16_777_216  # the WAL's size that is written back between two batches, docs/adr/0010
+
+Values = Sequence[object] | Mapping[str, object]
+"""The parameters of a statement: by their place, or by the names that it has for them."""
 
 Connect = Callable[[Path], sqlite3.Connection]
 
@@ -172,7 +175,7 @@ class Readers:
         for connection in idle:
             connection.close()
 
-    def inline(self, sql: str, parameters: Sequence[object] = ()) -> list[Any]:
+    def inline(self, sql: str, parameters: Values = ()) -> list[Any]:
         """Carries out a point look-up on the event loop's thread. Raises Unavailable."""
         try:
             if self._inline is None or self._inline_generation != self._generation:

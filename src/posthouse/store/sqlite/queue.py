@@ -25,7 +25,7 @@ from posthouse.store.model import INLINE, UniqueIds, decode_envelope, encode_env
 from posthouse.store.sqlite.deposits import QUEUE_SHIFT, deposit
 from posthouse.store.sqlite.jobs import Batch, Deposit, release
 from posthouse.store.sqlite.mark import Mark
-from posthouse.store.sqlite.pool import Readers
+from posthouse.store.sqlite.pool import Readers, Values
 
 _json: Final = msgspec.json.Encoder()
 _numbers: Final = msgspec.json.Decoder(list[int])
@@ -51,27 +51,28 @@ _DUE: Final = """
     SELECT json_group_array(id), total(size) FROM (
         SELECT queue.id AS id, queue.size AS size FROM
             (SELECT DISTINCT content FROM
-                (SELECT content FROM queue WHERE destination = ?1 AND state = 'due' AND due <= ?2
-                    ORDER BY due, id LIMIT ?3 * 4) LIMIT ?3) AS first
+                (SELECT content FROM queue WHERE destination = :destination AND state = 'due' AND due <= :now
+                    ORDER BY due, id LIMIT :most * 4) LIMIT :most) AS first
             CROSS JOIN queue ON queue.id BETWEEN first.content << 20 AND (first.content << 20) + 1048575
-        WHERE destination = ?1 AND state = 'due' AND due <= ?2)
+        WHERE destination = :destination AND state = 'due' AND due <= :now)
 """
 _SETTLE: Final = """
-    UPDATE queue SET due = new.due, leased = NULL, attempts = attempts + 1, tried = ?2,
+    UPDATE queue SET due = new.due, leased = NULL, attempts = attempts + 1, tried = :now,
         told = max(queue.told, new.told), dead = new.dead, reply = new.reply, status = new.status, host = new.host,
         destination = coalesce(nullif(new.destination, ''), queue.destination)
     FROM (SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS due,
           json_extract(value, '$[2]') AS told, json_extract(value, '$[3]') AS dead,
           json_extract(value, '$[4]') AS reply, json_extract(value, '$[5]') AS status,
-          json_extract(value, '$[6]') AS host, json_extract(value, '$[7]') AS destination FROM json_each(?1)) AS new
+          json_extract(value, '$[6]') AS host, json_extract(value, '$[7]') AS destination
+        FROM json_each(:settled)) AS new
     WHERE queue.id = new.id
 """
 _MOVE: Final = """
-    UPDATE queue SET due = due + ?1, accepted = accepted + ?1, leased = leased + ?1, tried = tried + ?1
+    UPDATE queue SET due = due + :by, accepted = accepted + :by, leased = leased + :by, tried = tried + :by
 """
 _MEND: Final = """
-    UPDATE queue SET due = min(due, ?1), accepted = min(accepted, ?1), tried = min(tried, ?1)
-    WHERE leased IS NULL AND (accepted > ?2 OR tried > ?2)
+    UPDATE queue SET due = min(due, :now), accepted = min(accepted, :now), tried = min(tried, :now)
+    WHERE leased IS NULL AND (accepted > :last OR tried > :last)
 """
 
 FUTURE: Final = 3600.0
@@ -225,12 +226,12 @@ class SqliteQueue:
 
     async def move_times(self, seconds: float) -> int:
         """Adds this to every time of every item."""
-        count: int = await self._parts.change(functools.partial(_execute, _MOVE, (seconds,)))
+        count: int = await self._parts.change(functools.partial(_execute, _MOVE, {"by": seconds}))
         return count
 
     async def mend_times(self, now: float) -> int:
         """What lies in the future is brought back to now."""
-        count: int = await self._parts.change(functools.partial(_execute, _MEND, (now, now + FUTURE)))
+        count: int = await self._parts.change(functools.partial(_execute, _MEND, {"now": now, "last": now + FUTURE}))
         return count
 
     # Looking and changing
@@ -298,7 +299,7 @@ class SqliteQueue:
 def _claim(
     destination: str, now: float, until: float, limit: int, cursor: sqlite3.Cursor, batch: Batch
 ) -> tuple[list[int], float, float | None]:
-    ids, octets = cursor.execute(_DUE, (destination, now, limit)).fetchall()[0]
+    ids, octets = cursor.execute(_DUE, {"destination": destination, "now": now, "most": limit}).fetchall()[0]
     if ids != "[]":
         cursor.execute(
             "UPDATE queue SET due = ?, leased = ? WHERE id IN (SELECT value FROM json_each(?))", (until, until, ids)
@@ -311,9 +312,9 @@ def _claim(
 
 def _renew(items: list[int], until: float, cursor: sqlite3.Cursor, batch: Batch) -> None:
     cursor.execute(
-        "UPDATE queue SET leased = ?1, due = CASE state WHEN 'due' THEN ?1 ELSE due END"
-        " WHERE leased IS NOT NULL AND id IN (SELECT value FROM json_each(?2))",
-        (until, _json.encode(items).decode()),
+        "UPDATE queue SET leased = :until, due = CASE state WHEN 'due' THEN :until ELSE due END"
+        " WHERE leased IS NOT NULL AND id IN (SELECT value FROM json_each(:items))",
+        {"until": until, "items": _json.encode(items).decode()},
     )
     batch.changed |= cursor.rowcount > 0
 
@@ -340,7 +341,7 @@ def _settle(
         if one.due is not None
     ]
     if going_on:
-        cursor.execute(_SETTLE, (_json.encode(going_on).decode(), now))
+        cursor.execute(_SETTLE, {"settled": _json.encode(going_on).decode(), "now": now})
         batch.changed = True
         batch.pages += cursor.rowcount * 2
     if ended:
@@ -364,7 +365,7 @@ def _end(where: str, parameters: Sequence[object], cursor: sqlite3.Cursor, batch
     return int(count)
 
 
-def _execute(sql: str, parameters: Sequence[object], cursor: sqlite3.Cursor, batch: Batch) -> int:
+def _execute(sql: str, parameters: Values, cursor: sqlite3.Cursor, batch: Batch) -> int:
     cursor.execute(sql, parameters)
     batch.changed |= cursor.rowcount > 0
     batch.pages += cursor.rowcount
@@ -409,7 +410,7 @@ def _where(wanted: Wanted) -> tuple[str, list[object]]:
             terms.append(f"{column} = ? COLLATE NOCASE")
             values.append(value)
     if wanted.domain:
-        terms.append("substr(recipient, -length(?1) - 1) = '@' || ?1 COLLATE NOCASE".replace("?1", "?"))
+        terms.append("substr(recipient, -length(?) - 1) = '@' || ? COLLATE NOCASE")
         values += [wanted.domain, wanted.domain]
     if wanted.state is not None:
         terms.append("state = ?")

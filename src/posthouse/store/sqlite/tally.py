@@ -94,9 +94,9 @@ def skip_numbers(connection: sqlite3.Connection, lost: Lost) -> None:
         cursor.execute("BEGIN IMMEDIATE")
         cursor.execute("UPDATE mailbox SET uidnext = max(uidnext, min(uidnext + ?, 4294967295))", (numbers,))
         cursor.execute(
-            "UPDATE state SET commits = commits + ?1, content = content + ?2,"
-            " uidvalidity = max(uidvalidity, min(uidvalidity + ?1, 4294967295))",
-            (lost.commits, numbers),
+            "UPDATE state SET commits = commits + :lost, content = content + :numbers,"
+            " uidvalidity = max(uidvalidity, min(uidvalidity + :lost, 4294967295))",
+            {"lost": lost.commits, "numbers": numbers},
         )
         cursor.execute("UPDATE sqlite_sequence SET seq = seq + ?", (lost.commits,))
         cursor.execute("COMMIT")
