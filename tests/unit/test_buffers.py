@@ -14,8 +14,9 @@ from posthouse.mail.limits import SmtpLimits
 from posthouse.mail.reply import Rejected, Smtp
 from posthouse.mta.reception import FREE_RECIPIENTS, Client, Reception
 from posthouse.net.buffers import INPUT_HIGH, STALE, Buffers
+from posthouse.net.encryption import Encryption
 from posthouse.net.system import SystemRandom
-from posthouse.net.wire import Encryption, Wire
+from posthouse.net.wire import Wire
 from posthouse.observe.log import QuietLog
 from posthouse.ports.store import Delivery, Store
 from posthouse.smtp.commands import Mail, Rcpt

@@ -11,7 +11,7 @@ from typing import IO
 import pytest
 
 from posthouse.cli.exits import Exit, Problem
-from posthouse.cli.routes import outbox_folder
+from posthouse.cli.origins import outbox_folder
 from posthouse.clients.outbox import Busy, Missing, Outbox
 from posthouse.clients.waiting import Damaged, Recipient, Route, State, Waiting, read, write
 from posthouse.mail.schedule import CLASSIC, DAY, HOUR, USUAL

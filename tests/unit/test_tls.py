@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from posthouse.net.dial import connect
+from posthouse.net.encryption import TlsFailed
 from posthouse.net.listener import Listener, Service, Sessions
 from posthouse.net.tls import BadCertificate, ServerTls, Trust, protect_client, read_pin, server_context
-from posthouse.net.wire import TlsFailed, Wire
+from posthouse.net.wire import Wire
 from posthouse.observe.log import QuietLog
 from posthouse.ports.certificates import CertificateFiles
 from tests.certificates import Made, make

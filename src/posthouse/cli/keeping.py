@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from posthouse.cli.exits import Exit, Problem
 from posthouse.cli.helpers import stderr_line
-from posthouse.cli.routes import Keys, outbox_folder, route_of, span
+from posthouse.cli.origins import Keys, outbox_folder, route_of, span
 
 if TYPE_CHECKING:
     from posthouse.cli.sending import Plan, Report

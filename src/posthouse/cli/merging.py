@@ -126,7 +126,7 @@ def merge(
     consent: Callable[[], bool],
 ) -> int:
     """Carries out --merge. Returns the exit code. Raises Problem; then nothing was sent."""
-    from posthouse.cli.routes import route_of
+    from posthouse.cli.origins import route_of
     from posthouse.cli.security import security_of
     from posthouse.cli.send import dry_run
 

@@ -254,8 +254,8 @@ def _send(options: dict[str, Any]) -> int:
 
 def _runner(options: dict[str, Any]) -> Runner:
     from posthouse.cli.helpers import Progress
+    from posthouse.cli.origins import Keys
     from posthouse.cli.outboxing import Runner
-    from posthouse.cli.routes import Keys
 
     box = _outbox()
     letters, _ = box.list(time.time())
@@ -393,7 +393,7 @@ def unit() -> None:
 
 
 def _outbox() -> Outbox:
-    from posthouse.cli.routes import outbox_folder
+    from posthouse.cli.origins import outbox_folder
     from posthouse.clients.outbox import Outbox
 
     return Outbox(outbox_folder())

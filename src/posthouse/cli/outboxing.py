@@ -12,7 +12,7 @@ from typing import IO, Any, Final
 from posthouse.cli.exits import Exit, Problem
 from posthouse.cli.helpers import stderr_line
 from posthouse.cli.letters import with_notices
-from posthouse.cli.routes import Keys, Way, way_of
+from posthouse.cli.origins import Keys, Way, way_of
 from posthouse.cli.sending import Plan, Report, deliver
 from posthouse.clients.failure import Kind
 from posthouse.clients.outbox import Busy, Missing, Outbox, Taken

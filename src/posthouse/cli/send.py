@@ -242,7 +242,7 @@ def _once(options: dict[str, Any]) -> int:
     from posthouse.cli.account import fill_in, find_account, find_password
     from posthouse.cli.composing import Recipe
     from posthouse.cli.helpers import Progress, parse_url
-    from posthouse.cli.routes import route_of
+    from posthouse.cli.origins import route_of
 
     hold = keeping.check(options)
     account = find_account(options, needed=not options["dry_run"])

@@ -232,7 +232,7 @@ def mailq(arguments: list[str]) -> int:
     """The letters that wait, in the form that sendmail's users know."""
     import time
 
-    from posthouse.cli.routes import outbox_folder
+    from posthouse.cli.origins import outbox_folder
     from posthouse.clients.outbox import Outbox
     from posthouse.mail.charsets import harmless_line
 

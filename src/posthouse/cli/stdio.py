@@ -14,8 +14,8 @@ from typing import IO, TYPE_CHECKING, Final, cast
 from posthouse.cli import letters
 from posthouse.cli.exits import Exit, Problem, complain
 from posthouse.cli.keeping import Desk
+from posthouse.cli.origins import Keys, outbox_folder
 from posthouse.cli.outboxing import Runner, code_of
-from posthouse.cli.routes import Keys, outbox_folder
 from posthouse.clients.outbox import Outbox
 from posthouse.mail.limits import SmtpLimits
 from posthouse.mail.mailboxes import Mailbox

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from posthouse.cli.account import fill_in, find_account
 from posthouse.cli.exits import Exit, Problem, complain
 from posthouse.cli.keeping import Desk, Recorder, hand_over
-from posthouse.cli.routes import Keys, route_of, way_of
+from posthouse.cli.origins import Keys, route_of, way_of
 from posthouse.cli.sending import Plan, refusals
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from typing import Final
 from posthouse.clients.failure import Failure, Kind, dial
 from posthouse.clients.probetalk import Pop3Talk, Secured, SmtpTalk, open_talk, secure
 from posthouse.net.dial import Unreachable, is_loopback
+from posthouse.net.encryption import TlsFailed
 from posthouse.net.tlsprobe import OLD, CertificateFacts, blind, facts_of, only
-from posthouse.net.wire import TlsFailed
 from posthouse.ports.system import SessionObserver
 
 PATIENCE: Final = 15.0  # seconds for one reply: some servers let strangers wait for the greeting

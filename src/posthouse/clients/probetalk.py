@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from posthouse.clients.failure import Failure, Kind, dial, next_of
-from posthouse.net.wire import TlsFailed, Wire
+from posthouse.net.encryption import TlsFailed
+from posthouse.net.wire import Wire
 from posthouse.pop3 import client as pop3
 from posthouse.pop3.commands import Capa, Stls
 from posthouse.pop3.commands import Noop as Pop3Noop

@@ -9,8 +9,9 @@ from typing import Final
 
 from posthouse.clients.failure import Failure, Injected, Kind
 from posthouse.net.dial import is_loopback
+from posthouse.net.encryption import TlsFailed
 from posthouse.net.tls import BadCertificate, Trust, protect_client
-from posthouse.net.wire import TlsFailed, Wire
+from posthouse.net.wire import Wire
 from posthouse.ports.system import SessionObserver
 
 HANDSHAKE: Final = 30.0  # seconds

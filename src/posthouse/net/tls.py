@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from posthouse.net.wire import TlsFailed, Wire
+from posthouse.net.encryption import TlsFailed
+from posthouse.net.wire import Wire
 from posthouse.observe.log import Log
 from posthouse.ports.certificates import CertificateFiles
 

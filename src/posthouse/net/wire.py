@@ -11,11 +11,11 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar, cast
 
 from posthouse.mail.budget import FREE
 from posthouse.net.buffers import Buffers
+from posthouse.net.encryption import Encryption, TlsFailed, why_failed
 from posthouse.ports.system import Endpoint, SessionObserver
 
 STALL_TIMEOUT: Final = 300.0  # seconds a peer may leave our octets unread; RFC 5321 §4.5.3.2.7
@@ -45,26 +45,6 @@ class Core(Protocol[E_co]):
 
 class Stopping(Exception):
     """The server is being stopped and this session was waiting for its peer."""
-
-
-class TlsFailed(Exception):
-    """The handshake failed and the connection is gone. Its text says why, in a few words. `certificate` when it was
-    the peer's certificate that we do not take."""
-
-    def __init__(self, text: str, *, certificate: bool = False) -> None:
-        super().__init__(text)
-        self.certificate = certificate
-
-
-@dataclass(slots=True, frozen=True)
-class Encryption:
-    """What protects a connection: the version of TLS and the cipher suite, in the names of OpenSSL."""
-
-    version: str
-    cipher: str
-
-    def __str__(self) -> str:
-        return f"{self.version} {self.cipher}"
 
 
 class Wire(asyncio.BufferedProtocol):
@@ -305,7 +285,7 @@ class Wire(asyncio.BufferedProtocol):
         except (OSError, RuntimeError) as error:  # SSLError is an OSError; uvloop says RuntimeError of a lost transport
             self._break()
             refused = isinstance(error, ssl.SSLCertVerificationError)
-            raise TlsFailed(_why(error), certificate=refused) from error
+            raise TlsFailed(why_failed(error), certificate=refused) from error
         except BaseException:
             self._break()
             raise
@@ -592,17 +572,6 @@ class _Gone(asyncio.Transport):
 
 
 _GONE: Final = _Gone()
-
-
-def _why(error: Exception) -> str:
-    """Why a handshake failed, in the words of OpenSSL where it has some."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return error.verify_message or "the certificate was not accepted"
-    if isinstance(error, ssl.SSLError):
-        return (error.reason or str(error)).replace("_", " ").lower()
-    if "too long" in str(error) or "taking longer" in str(error):
-        return "the handshake took too long"
-    return "the connection was lost during the handshake"
 
 
 def _endpoint(name: Any) -> Endpoint:
