@@ -10,7 +10,7 @@ import pytest
 
 from posthouse.lab.loop import MovableLoop
 from posthouse.lab.zone import PATIENCE, NameOutage, Zone, ZoneError
-from posthouse.ports.dns import DnsFailed, MailHost, NoRecords, NoSuchDomain
+from posthouse.ports.dns import DnsFailed, DnsProblem, MailHost, NoRecords, NoSuchDomain
 
 TEXT = """
 a.example.      MX 10 mx1.a.example.
@@ -39,7 +39,7 @@ def ask(work: Callable[[], Awaitable[Any]]) -> tuple[Any, float]:
     async def main() -> tuple[Any, float]:
         try:
             answer = await work()
-        except Exception as error:  # noqa: BLE001 - the error is the answer
+        except DnsProblem as error:
             answer = error
         return answer, asyncio.get_running_loop().time()
 

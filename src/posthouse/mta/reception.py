@@ -214,16 +214,17 @@ class Reception:
         elif isinstance(target, list):
             if len(targets.onward) + len(targets.accounts) + len(target) > EXPANSION:
                 raise Rejected(Smtp.TOO_MANY_RCPTS.fill(limit=EXPANSION))
+            self._count(transaction, len(target))
             targets.add_alias(recipient, target)
         else:
             targets.add_onward(recipient, target)
         transaction.envelope.recipients.append(recipient)
 
-    def _count(self, transaction: Transaction) -> None:
-        """Counts one recipient more in memory. Raises Rejected for now, when all letters together hold too much."""
+    def _count(self, transaction: Transaction, people: int = 1) -> None:
+        """Counts further recipients in memory. Raises Rejected for now, when all letters together hold too much."""
         if self._budget.short:
             raise Rejected(Smtp.BUSY)
-        transaction.held = self._budget.change(transaction.held, transaction.held + RECIPIENT)
+        transaction.held = self._budget.change(transaction.held, transaction.held + people * RECIPIENT)
 
     def _check_sending(self, client: Client) -> None:
         """Whoever logged in may send only so many letters. Raises Rejected."""

@@ -72,7 +72,7 @@ class Relay:
         except Unavailable as error:
             self.log.warning("relay_unavailable", letter=parcel.id, reason=str(error))
             attempt.rest(ours(Status.DEFERRED, "4.3.0", "the letter cannot be read at the moment", "content"))
-        except Exception:  # the top of an attempt: a fault of ours must not stop the queue
+        except Exception:  # a defect defers the letter by its timetable: one that always meets it is given up some day
             self.log.exception("relay_failed", letter=parcel.id, destination=parcel.destination)
             attempt.rest(ours(Status.DEFERRED, "4.3.0", "the attempt failed through a fault of this server", ""))
         finally:

@@ -74,9 +74,8 @@ class QueueManager:
         self._renewal: asyncio.TimerHandle | None = None
         self._mark = b""
         self._stopping = True
-        self.since = (
-            clock.now()
-        )  # the last start, in the queue's time: what was tried before it has a fresh attempt due
+        # The last start, in the queue's time: what was tried before it has a fresh attempt due.
+        self.since = clock.now()
 
     def configure(self, places: int, destination_places: int) -> None:
         """Takes new bounds; what is under way goes on."""
@@ -150,10 +149,6 @@ class QueueManager:
     def wake(self, destination: str, due: float) -> None:
         """Something was put into the queue, not leased."""
         self._plan(self._site(destination), due)
-
-    async def changed(self) -> None:
-        """Somebody changed the queue by hand."""
-        await self._look()
 
     # Time
 
