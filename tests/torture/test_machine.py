@@ -13,8 +13,7 @@ from tests.torture.machine import ROWS, LeftOut, format_table, run
 
 @pytest.mark.torture
 @pytest.mark.timeout(200)
-# Not `full`: on a disk that is filled to the last octet a deletion still fails now and then, which the long form shows.
-@pytest.mark.parametrize("row", [row for row in ROWS if row != "full"])
+@pytest.mark.parametrize("row", ROWS)
 def test_nothing_is_lost_by_a_fault(tmp_path: Path, row: str) -> None:
     """Would catch a 250 or +OK said before the disk had it, a server that does not come back by itself, a letter
     handed on twice or given up because of a fault of ours."""

@@ -178,6 +178,20 @@ async def test_a_full_database_is_said_to_be_full_and_deletes_still_work(house: 
     assert await fault(house) is None
 
 
+async def test_a_spent_reserve_is_there_again_before_the_next_letter_is_answered(house: House) -> None:
+    """Under load there is no idle moment to make it in: without it a disk that fills again lets nothing be deleted."""
+    house.options.reserve = 1_000_000
+    reserve = house.path / "reserve"
+    reserve.unlink()
+    await house.reopen()
+    assert isinstance(house.store, SqliteStore)
+    assert house.store._directory.release_reserve()
+    assert not reserve.exists()
+    await house.deliver(b"x\r\n", 1)
+    assert reserve.stat().st_size == 1_000_000
+    assert not house.store._directory.owes_reserve
+
+
 async def test_a_database_that_may_not_grow_is_full(house: House) -> None:
     await house.deliver(b"x\r\n", 1)
     writer_of(house)._cursor.execute("PRAGMA max_page_count = 50").fetchall()

@@ -160,10 +160,20 @@ class DataDirectory:
             return
         if free < 2 * size + self._options.message_limit * 3 // 2:  # letters have room before the reserve has
             return
-        with contextlib.suppress(OSError), self._create(self._reserve) as file:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, size)
+        try:
+            with self._create(self._reserve) as file:
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, size)
+        except OSError:  # somebody else was faster: a reserve without its octets is none
+            with contextlib.suppress(OSError):
+                self._reserve.unlink()
+        else:
             self._owed = 0
+
+    @property
+    def owes_reserve(self) -> bool:
+        """Whether the reserve was given away and is not there again."""
+        return self._owed > 0
 
     def release_reserve(self) -> bool:
         """Gives the reserve back to the file system; False when there was none. Until it is there again its room is

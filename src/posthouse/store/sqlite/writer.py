@@ -138,6 +138,9 @@ class Writer:
     def _run(self) -> None:
         while (jobs := self._take()) is not None:
             if jobs:
+                if self._files.directory.owes_reserve:
+                    # Not left to an idle moment: the disk may be full again before there is one.
+                    self._files.directory.keep_reserve()
                 self._guarded(jobs)
                 self._answer(jobs)
                 if self._pages * PAGE > CHECKPOINT_OCTETS:
