@@ -104,8 +104,8 @@ async def test_all_sessions_together_read_ahead_within_a_bound() -> None:
     for letters in sessions:
         await letters.open(1, drop.rows[0])
         assert 0 < shelf.octets <= shelf.most
-    assert sessions[0].at_hand(2, drop.rows[1]) is None, "the oldest gave its place to the newest"
-    assert sessions[-1].at_hand(2, drop.rows[1]) == LETTER
+    assert sessions[0].at_hand(2) is None, "the oldest gave its place to the newest"
+    assert sessions[-1].at_hand(2) == LETTER
     for letters in sessions:
         letters.forget()
     assert shelf.octets == 0 and not shelf.held

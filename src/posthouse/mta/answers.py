@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
 from posthouse.clients.failure import Failure, Kind
@@ -105,4 +104,14 @@ def ours(state: Status, status: str, text: str, stage: str) -> Result:
 
 def at(result: Result, host: str, address: str, *, dsn: bool = False) -> Result:
     """The same, with whom it came from."""
-    return replace(result, host=host, address=address, dsn=dsn)
+    return Result(
+        result.state,
+        result.reply,
+        result.status,
+        result.stage,
+        host,
+        address,
+        dsn,
+        result.said,
+        result.dead,
+    )

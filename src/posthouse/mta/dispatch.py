@@ -147,8 +147,10 @@ class Dispatcher:
             fate.spare(since)
         notices: list[Notice] = []
         try:
+            actions = {fate.action for fate in fates}
             for action in ("failed", "relayed", "delayed"):
-                notices += await self._notices(action, parcel, [fate for fate in fates if fate.action == action])
+                if action in actions:
+                    notices += await self._notices(action, parcel, [fate for fate in fates if fate.action == action])
         except Unavailable as problem:
             self._log.error("notice_not_written", id=parcel.id, reason=str(problem))
             notices = []

@@ -70,12 +70,17 @@ class Fitting:
             sender = sender if sender is None else ascii_form(sender)
             recipients = self._told_in_ascii(recipients, fitted)
             utf8 = False
-        letter = await self._content(extensions, traits)
+        seven_bit = traits.eight_bit and "8BITMIME" not in extensions
+        if not seven_bit and not traits.long_lines:
+            letter: Letter | Result = self._as_it_is(traits)
+        else:
+            letter = await self._changed(traits, seven_bit=seven_bit)
         if isinstance(letter, Result):
             fitted.everybody = letter
             return fitted
         if recipients:
-            fitted.letter = replace(letter, sender=sender, recipients=recipients, utf8=utf8)
+            letter.sender, letter.recipients, letter.utf8 = sender, recipients, utf8
+            fitted.letter = letter
         return fitted
 
     def _told_in_ascii(self, recipients: Sequence[Recipient], fitted: Fitted) -> list[Recipient]:
@@ -102,15 +107,13 @@ class Fitting:
                 self._traits.add(piece)
         return self._traits
 
-    async def _content(self, extensions: Extensions, traits: Traits) -> Letter | Result:
-        seven_bit = traits.eight_bit and "8BITMIME" not in extensions
-        if not seven_bit and not traits.long_lines:
-            return self._as_it_is(traits)
+    async def _changed(self, traits: Traits, *, seven_bit: bool) -> Letter | Result:
+        """A letter that is not taken as it is, rewritten if it can be."""
         if seven_bit not in self._rewritten:
             self._rewritten[seven_bit] = await self._rewrite(seven_bit=seven_bit, eight_bit=traits.eight_bit)
         rewritten = self._rewritten[seven_bit]
         if isinstance(rewritten, Letter):
-            return rewritten
+            return replace(rewritten)
         if seven_bit and not self._send_eight_bit:
             text = f"the host does not take 8-bit content, and the letter cannot be rewritten: {rewritten}"
             return ours(Status.FAILED, "5.6.3", text, "mail")

@@ -100,6 +100,8 @@ class Onward:
             action = "delivered" if failure is None else "failed"
             if self._courier.wanted(action, envelope, recipient.notify):
                 told[action].append(self._told(action, recipient, failure_reply(failure), now))
+        if not any(told.values()):
+            return []
         head = Head(draft.read_header(RETURNED_HEADER + 1), draft.size)
         notices = [await self._courier.notice(envelope, letter, now, some, head) for some in told.values() if some]
         return [notice for notice in notices if notice is not None]

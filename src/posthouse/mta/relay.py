@@ -28,6 +28,7 @@ from posthouse.ports.system import Clock, Observer
 
 REWRITING: Final = 2  # letters that are rewritten for old hosts at the same time
 ELSEWHERE: Final = ("mail", "rcpt", "data", "rset")  # a session that ends there leaves the letter for another host
+_STATES: Final = tuple((state, state.value) for state in Status)  # an enumeration computes both anew each time
 
 Planner = Callable[[str], Awaitable[Plan]]
 Way = Callable[[str], Hashable]
@@ -97,7 +98,7 @@ class Relay:
             "reused": attempt.reused,
             "recipients": len(results),
         }
-        fields |= {state.value: count for state in Status if (count := states.count(state))}
+        fields |= {name: count for state, name in _STATES if (count := states.count(state))}
         fields |= {"stage": worst.stage, "reply": worst.reply, "seconds": round(seconds, 3)}
         if Status.UNCERTAIN in states:
             self.log.warning("relay", **fields)  # it may arrive twice: somebody will ask

@@ -356,6 +356,14 @@ class Wire(asyncio.BufferedProtocol):
             if self.tap is not None:
                 self.tap.sent(octets, secret)
 
+    def write_all(self, pieces: list[bytes]) -> None:
+        """The same for octets in pieces."""
+        if not self._lost:
+            self._out += pieces
+            if self.tap is not None:
+                for octets in filter(None, pieces):
+                    self.tap.sent(octets, False)
+
     async def drain(self) -> None:
         """Lets what was written leave, and waits while the peer does not read. Raises TimeoutError after
         `stall_timeout` seconds without progress."""
@@ -368,11 +376,11 @@ class Wire(asyncio.BufferedProtocol):
 
         What was written leaves before anything is waited for. Raises TimeoutError when `patience` seconds pass
         without an event or the deadline is over, and Stopping when the server is being stopped, no message is under
-        way and every octet that came was used. A session asks the core itself first: what one read brought needs no
-        call of this.
+        way and every octet that came was used. A session asks the core itself first, and calls this when there was
+        nothing: what one read brought needs no call of this.
         """
         due = 0.0
-        while (event := core.next_event()) is None:
+        while True:
             if self._out:
                 self._flush()
             if self._writing_paused:
@@ -385,11 +393,12 @@ class Wire(asyncio.BufferedProtocol):
                 due = due or self._due()
                 await self._waiting(due)
             core.feed(self._take())
-        return event
+            if (event := core.next_event()) is not None:
+                return event
 
     async def events(self, core: Core[E]) -> AsyncGenerator[E, None]:
         """All events of the core, one after the other; raises as `next_event` does."""
-        while (event := await self.next_event(core)) is not None:
+        while (event := core.next_event() or await self.next_event(core)) is not None:
             yield event
 
     async def read(self) -> bytes:

@@ -169,22 +169,24 @@ def render_text(
     stamp: str, level: str, event: str, bound: Mapping[str, object], fields: Mapping[str, object], trace: str
 ) -> str:
     """Time, level, event and key=value on a line; a traceback follows in lines that begin with a blank."""
-    parts = [f"{stamp} {level:<7} {event}"]
-    for values in (bound, fields):
-        for name, value in values.items():
-            # Most values are short texts, seen before: they need no further call.
-            shown = _shown_text(value) if type(value) is str and len(value) <= 100 else _shown(value)
-            parts.append(f"{name}={shown}")
-    line = " ".join(parts) + "\n"
+    values = {**bound, **fields} if bound else fields
+    # Most values are short texts, seen before: they need no further call.
+    parts = [
+        f"{name}={_shown_text(value) if type(value) is str and len(value) <= 100 else _shown(value)}"
+        for name, value in values.items()
+    ]
+    line = " ".join([f"{stamp} {level:<7} {event}", *parts]) + "\n"
     return line + _indented(trace) if trace else line
 
 
 def _shown(value: object) -> str:
+    if type(value) is int and 0 <= value < 2**63:
+        return str(value)
     if isinstance(value, str):
         return _shown_text(value) if len(value) <= 100 else _text(value)
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int):
+    if isinstance(value, int):  # one of a million digits costs nothing in this form
         return str(value) if -(2**63) <= value < 2**64 else hex(value)[:LONGEST]
     if isinstance(value, float):
         return f"{value:.6g}"

@@ -9,35 +9,27 @@ ABNF of a multi-line reply (RFC 2449 §3):
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Final
 
+from posthouse.mail.lines import double_dots
 from posthouse.sasl.mechanisms import encode_line
 
 END: Final = b".\r\n"
-_LINE_DOT: Final = re.compile(rb"\n\.")  # searching for it is twice as fast as replacing nothing
 
 
-def stuff(message: bytes, head: bytes = b"") -> bytes:
-    """A whole message as it stands in a reply, behind the reply's first line, with the lone dot that ends it.
+def stuff(message: bytes, head: bytes = b"") -> list[bytes]:
+    """A whole message as it stands in a reply, behind the reply's first line, with the lone dot that ends it; in
+    pieces, which are joined when they leave.
 
     A dot is added after every line feed that a dot follows, whether a carriage return came before it or not, so
     that no reader of lines can take a line of the message for the end of the reply. RFC 1939 §3.
     """
-    stuffed = _double_dots(message)
+    stuffed = double_dots(message)
     if message.startswith(b"."):
         stuffed = b"." + stuffed
     end = END if message.endswith(b"\r\n") or not message else b"\r\n" + END
-    return b"".join((head, stuffed, end))
-
-
-def _double_dots(octets: bytes) -> bytes:
-    # One octet is found 40 times as fast as two, and attachments have dots in their header only.
-    last = octets.rfind(b".")
-    if last < 0 or _LINE_DOT.search(octets, 0, last + 1) is None:
-        return octets
-    return octets.replace(b"\n.", b"\n..")
+    return [head, stuffed, end]
 
 
 class Stuffer:
@@ -52,7 +44,7 @@ class Stuffer:
         """The piece as it goes on the wire."""
         if not piece:
             return b""
-        stuffed = _double_dots(piece)
+        stuffed = double_dots(piece)
         if self._last.endswith(b"\n") and piece.startswith(b"."):
             stuffed = b"." + stuffed
         self._last = piece[-2:] if len(piece) > 1 else self._last[-1:] + piece

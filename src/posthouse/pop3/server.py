@@ -59,10 +59,14 @@ RULES: Final[dict[bytes, Rule]] = {
     b"UIDL": Rule(_AFTER),
 }
 _ALLOWED: Final[dict[State, dict[bytes, Parser]]] = {
-    state: {verb: PARSERS[verb] for verb, rule in RULES.items() if state in rule.states} for state in State
+    state: {
+        word: PARSERS[verb] for verb, rule in RULES.items() if state in rule.states for word in (verb, verb.lower())
+    }
+    for state in State
 }
 _WRONG_STATE: Final = {verb: Pop3.WRONG_STATE.fill(verb=verb.decode("ascii")) for verb in RULES}
-_IDLE: Final = frozenset((b"NOOP", b"CAPA", b"RSET", b"LAST", b"USER", b"AUTH", b"UTF8"))  # ask for no mail
+_ASK_NOTHING: Final = (b"NOOP", b"CAPA", b"RSET", b"LAST", b"USER", b"AUTH", b"UTF8")
+_IDLE: Final = frozenset(word for verb in _ASK_NOTHING for word in (verb, verb.lower()))
 _SECRET: Final = frozenset(verb for verb, rule in RULES.items() if rule.secret)
 _HTTP: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"CONNECT", b"PATCH"))
 _CR: Final = 0x0D
@@ -96,6 +100,7 @@ class Pop3ServerCore:
         "_errors",
         "_idle",
         "_limits",
+        "_once",
         "_parsers",
         "_position",
         "_state",
@@ -122,6 +127,7 @@ class Pop3ServerCore:
     def state(self, state: State) -> None:
         self._state = state
         self._parsers = _ALLOWED[state]
+        self._once = state is State.NAMED or state is State.CHALLENGED  # holds for one line
 
     def feed(self, octets: bytes) -> None:
         """Takes octets as they came, cut anywhere."""
@@ -167,15 +173,17 @@ class Pop3ServerCore:
     def _event(self, line: bytes) -> Event:
         state, parsers = self._state, self._parsers
         try:
-            if state is State.NAMED or state is State.CHALLENGED:
+            if self._once:
                 self.state = State.AUTHORIZATION
                 if state is State.CHALLENGED:
                     return parse_response(line)
             verb, _, argument = line.partition(b" ")
-            parser = parsers.get(verb) or parsers.get(verb.upper())
+            parser = parsers.get(verb)
             if parser is None:
-                return self._refuse(line, verb.upper(), state)
-            if verb.upper() not in _IDLE:
+                verb = verb.upper()
+                if (parser := parsers.get(verb)) is None:
+                    return self._refuse(line, verb, state)
+            if verb not in _IDLE:
                 self._idle = 0
             elif (idle := self._count_idle()) is not None:
                 return idle

@@ -70,11 +70,15 @@ class Letters:
         self._ahead = 1  # how many messages the next look-up fetches if it does
         self._sized = utf8  # whether all sizes are known
 
-    def at_hand(self, number: int, row: Row) -> bytes | None:
-        """The whole message if it can be had without waiting."""
-        if row[3] & EIGHT_BIT and not self._utf8:
+    def at_hand(self, number: int) -> bytes | None:
+        """The whole message if there is one with this number that can be had without waiting."""
+        snapshot = self._snapshot
+        if not 0 < number <= len(snapshot.rows) or number in snapshot.deleted:
             return None
-        letter = self._ready.pop(row[0], None)
+        uid, _, _, flags = snapshot.rows[number - 1]
+        if flags & EIGHT_BIT and not self._utf8:
+            return None
+        letter = self._ready.pop(uid, None)
         if letter is None:
             return None
         self._next = number + 1

@@ -253,6 +253,10 @@ class _Session:
         self._wire.write(octets)
         self._unsent += len(octets)
 
+    def _write_message(self, octets: bytes, head: bytes) -> None:
+        self._wire.write_all(stuff(octets, head))
+        self._unsent += len(octets)
+
     async def _pause(self) -> None:
         """Waits until the client has read most of what was written, and lets other sessions have their turn."""
         self._unsent = 0
@@ -462,20 +466,21 @@ class _Session:
 
     def _retr(self, command: asked.Retr) -> Awaitable[None] | None:
         number = command.number
-        row = self._snapshot.row(number)
-        octets = self._letters.at_hand(number, row)
+        octets = self._letters.at_hand(number)
         if octets is None:
             return self._retr_waiting(number)
-        self._write(stuff(octets, self._texts.retr % len(octets)))
+        self._wire.write_all(stuff(octets, self._texts.retr % len(octets)))
+        self._unsent += len(octets)
         self._snapshot.retrieve(number)
         return None
 
     async def _retr_waiting(self, number: int) -> None:
+        row = self._snapshot.row(number)
         if self._wire.lost:
             return
-        source = await self._letters.open(number, self._snapshot.row(number))
+        source = await self._letters.open(number, row)
         if isinstance(source, bytes):
-            self._write(stuff(source, self._texts.retr % len(source)))
+            self._write_message(source, self._texts.retr % len(source))
         else:
             await self._stream(self._texts.retr % self._snapshot.size(number), source, None)
         self._snapshot.retrieve(number)
@@ -486,7 +491,7 @@ class _Session:
         source = await self._letters.open(command.number, self._snapshot.row(command.number))
         head, cut = Pop3.TOP.encode(self._texts.style), TopCut(command.lines)
         if isinstance(source, bytes):
-            self._write(stuff(cut.add(source), head))
+            self._write_message(cut.add(source), head)
         else:
             await self._stream(head, source, cut)
 

@@ -55,6 +55,7 @@ class SmtpServer:
         "_login",
         "_mode",
         "_observer",
+        "_protocol",
         "_resolver",
         "_style",
         "_tls",
@@ -86,6 +87,7 @@ class SmtpServer:
     ) -> None:
         self._tls = tls
         self._mode = Mode(mode)
+        self._protocol = self._mode.value  # asked for once: an enumeration computes it anew each time
         self.limits = settings.limits
         self._bare_lf = settings.bare_lf == "normalize"
         self._bare_lf_trusted = settings.bare_lf_trusted == "normalize"
@@ -104,12 +106,12 @@ class SmtpServer:
     async def session(self, wire: Wire) -> None:
         """Serves one connection until it ends."""
         rights = self._access.rights(plain_address(wire.peer.host))
-        if not rights.may(self._mode.value):
+        if not rights.may(self._protocol):
             await self._turn_away(wire, rights)
             return
         observer = None
         if self._observer is not None:
-            observer = self._observer.session(self._mode.value, wire.local, wire.peer)
+            observer = self._observer.session(self._protocol, wire.local, wire.peer)
         wire.tap = observer
         if observer is not None and wire.encryption is not None:
             observer.secured(str(wire.encryption))
@@ -125,11 +127,11 @@ class SmtpServer:
 
     async def protect(self, wire: Wire) -> bool:
         """Goes over to TLS after STARTTLS; False when that failed and the connection is gone."""
-        return self._tls is not None and await self._tls.protect(wire, self._mode.value)
+        return self._tls is not None and await self._tls.protect(wire, self._protocol)
 
     async def _turn_away(self, wire: Wire, rights: Rights) -> None:
         """Says why in the place of a greeting (RFC 5321 §3.1)."""
-        mode = self._mode.value
+        mode = self._protocol
         refusal(self.log, what="connect", why=f"no {mode} for this network", peer=wire.peer.host, rule=rights.rule)
         wire.write(Smtp.NOT_FROM_HERE.encode(self._style))
         await wire.finish(self.limits.discard_timeout)
@@ -152,7 +154,7 @@ class SmtpServer:
             tap=None if observer is None else observer.received,
         )
         client = Client(
-            address, self._mode.value, encrypted=wire.encrypted, tls=str(wire.encryption or ""), rights=rights
+            address, self._protocol, encrypted=wire.encrypted, tls=str(wire.encryption or ""), rights=rights
         )
         if self._resolver is not None and address:
             client.reverse = self._resolver.reverse(address)

@@ -6,17 +6,21 @@ bound on all of it, so that a server that babbles costs neither memory nor patie
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from posthouse.mail.lines import LineEnds
+from posthouse.mail.lines import LineEnds, double_dots
 from posthouse.mail.reply import PeerError, Reply
 
 LINE: Final = 8_192  # octets of one reply line; RFC 5321 §4.5.3.1.5 says 512, servers with long texts exist
 REPLY: Final = 131_072  # octets of one whole reply
 BEFORE_LOST: Final = 200  # octets of a bad line that are repeated to the user
+
+_REPLY_LINE: Final = re.compile(rb"[2-5][0-9]{2}(?:[ -]|\Z)")
+_ENHANCED: Final = re.compile(rb"[2-5](?:\.[0-9]{1,3}){2}(?= |\Z)")
 
 Tap = Callable[[bytes, bool], None]
 
@@ -167,7 +171,7 @@ class SmtpClientCore:
 
     def _take_line(self, line: bytes) -> bool:
         """Adds a line to the reply under way; True when it is the last one."""
-        if not (len(line) >= 3 and line[:3].isdigit() and line[:1] in b"2345" and line[3:4] in (b"", b" ", b"-")):
+        if _REPLY_LINE.match(line) is None:
             raise _broken("something that is no SMTP reply", line)
         self._size += len(line)
         if self._size > REPLY:
@@ -185,10 +189,8 @@ class SmtpClientCore:
 
 def enhanced_status(line: bytes) -> str:
     """The enhanced status code that a reply line carries, "" when it has none (RFC 2034 §4, RFC 3463 §2)."""
-    word = line[4:20].split(b" ", 1)[0]
-    parts = word.split(b".")
-    fits = len(parts) == 3 and all(part.isdigit() and len(part) <= 3 for part in parts)
-    return word.decode("ascii") if fits and parts[0] == line[:1] else ""
+    found = _ENHANCED.match(line, 4)
+    return found[0].decode("ascii") if found is not None and found[0].startswith(line[:1]) else ""
 
 
 def _broken(what: str, line: bytes) -> PeerError:
@@ -243,7 +245,7 @@ class Stuffer:
         """The piece as it goes on the wire."""
         at_line_start = self._ends.line_start
         octets = self._ends.add(octets)
-        stuffed = octets.replace(b"\n.", b"\n..")
+        stuffed = double_dots(octets)
         return b"." + stuffed if at_line_start and octets.startswith(b".") else stuffed
 
     def end(self) -> bytes:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from io import IncrementalNewlineDecoder
 from typing import Final
 
+from posthouse.mail.lines import only_crlf
 from posthouse.mail.reply import Reply, Smtp
 
 END: Final = b"\r\n.\r\n"
@@ -24,11 +24,7 @@ _FAILURES: Final = {b"\0": Smtp.HAS_NUL, b"\r": Smtp.BARE_CR, b"\n": Smtp.BARE_L
 
 def clean(octets: bytes) -> bool:
     """Whether CR and LF come only as CRLF and NUL not at all. Must not begin with the LF of a CRLF cut in two."""
-    # The one function of the library that looks for bare CR and bare LF in one pass: 40 us for 64 KiB, where two
-    # counts take 110 and a regular expression 2,000.
-    seen = IncrementalNewlineDecoder(None, translate=False)
-    seen.decode(octets.decode("latin-1"), final=True)
-    return seen.newlines in (None, "\r\n") and b"\0" not in octets
+    return only_crlf(octets) and b"\0" not in octets
 
 
 @dataclass(slots=True)

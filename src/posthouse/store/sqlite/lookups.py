@@ -73,7 +73,9 @@ class Lookups:
         self._check()
         known = self._domains.get(name, _UNKNOWN)
         if known is _UNKNOWN:
-            known = self._domains[name] = find(name)
+            known = find(name)
+            self._make_room()
+            self._domains[name] = known
         return cast("Domain | None", known)
 
     def account(self, address: str, find: Callable[[str], Account | None]) -> Account | None:
@@ -81,6 +83,7 @@ class Lookups:
         because what it holds must be current."""
         self._check()
         if (known := self._accounts.get(address)) is None and (known := find(address)) is not None and not known.quota:
+            self._make_room()
             self._accounts[address] = known
         return known
 
@@ -88,6 +91,7 @@ class Lookups:
         """The alias likewise."""
         self._check()
         if (known := self._aliases.get(address)) is None and (known := find(address)) is not None:
+            self._make_room()
             self._aliases[address] = known
         return known
 
@@ -113,7 +117,9 @@ class Lookups:
         """What an account can log in with beside its hash, likewise."""
         self._check()
         if (known := self._credentials.get(account)) is None:
-            known = self._credentials[account] = find(account)
+            known = find(account)
+            self._make_room()
+            self._credentials[account] = known
         return known
 
     def changed(self) -> None:
@@ -125,10 +131,14 @@ class Lookups:
     def _check(self) -> None:
         mark = b"" if self._mark is None else self._mark.read()
         now = self._clock.monotonic()
-        many = len(self._accounts) + len(self._domains) + len(self._credentials) + len(self._aliases) > MOST
-        if mark != self._seen or now - self._since > LIFETIME or many:
+        if mark != self._seen or now - self._since > LIFETIME:
             self._forget()
             self._seen, self._since = mark, now
+
+    def _make_room(self) -> None:
+        """Before something is remembered: strangers choose what is asked for."""
+        if len(self._accounts) + len(self._domains) + len(self._credentials) + len(self._aliases) > MOST:
+            self._forget()
 
     def _forget(self) -> None:
         self._domains.clear()
