@@ -18,7 +18,7 @@ import pytest
 
 from posthouse.accounts.credentials import Credentials
 from posthouse.accounts.directory import AccountDirectory
-from posthouse.cli import doctor, main
+from posthouse.cli import doctorstore, main
 from posthouse.cli.exits import Exit
 from posthouse.config.schema import AccountSettings
 from posthouse.net.system import SystemClock, SystemRandom
@@ -262,18 +262,18 @@ def test_damage_ends_with_1(filled: Shell, monkeypatch: pytest.MonkeyPatch) -> N
     from posthouse.store.sqlite.engine import SqliteStore
 
     async def check(self: SqliteStore, *, full: bool = True) -> Any:
-        for number in range(doctor.MOST_SHOWN + 5):
+        for number in range(doctorstore.MOST_SHOWN + 5):
             yield Damage("content missing", f"letter {number}", "The file of the letter is gone.", ["test@x.mail"])
 
     monkeypatch.setattr(SqliteStore, "check", check)
     result = filled("doctor", "--store")
     assert result.code == 1
-    assert result.out.startswith(f"{doctor.MOST_SHOWN + 5} damages were found")
+    assert result.out.startswith(f"{doctorstore.MOST_SHOWN + 5} damages were found")
     assert "content missing: letter 0\n    The file of the letter is gone.\n    Concerned: test@x.mail\n" in result.out
     assert "... and 5 more." in result.out
     as_json = filled("doctor", "--store", "--json")
     assert as_json.code == 1
-    assert as_json.json["count"] == doctor.MOST_SHOWN + 5
+    assert as_json.json["count"] == doctorstore.MOST_SHOWN + 5
     assert as_json.json["damages"][0]["whose"] == ["test@x.mail"]
 
 
