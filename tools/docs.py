@@ -8,7 +8,7 @@ from pathlib import Path
 from posthouse.config import reference
 from posthouse.lab import reference as scenarios
 from posthouse.mail.reply import Pop3, Reply, Smtp
-from tools import manpages, noticepage, rfcmap, timetable
+from tools import doctorpage, manpages, noticepage, rfcmap, timetable
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -45,6 +45,7 @@ PAGES = {
     "notices.md": noticepage.page,
     "../images/timetable.svg": timetable.page,
     "profile.md": reference.profile_page,
+    "doctor.md": doctorpage.page,
 }
 
 

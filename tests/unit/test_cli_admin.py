@@ -212,7 +212,7 @@ def test_passwords_that_cannot_be(filled: Shell, stdin: bytes, code: int) -> Non
 
 
 @pytest.mark.parametrize(
-    "arguments", [["account", "list"], ["domain", "list"], ["doctor"], ["account", "remove", "a@b"]]
+    "arguments", [["account", "list"], ["domain", "list"], ["doctor", "--store"], ["account", "remove", "a@b"]]
 )
 def test_looking_makes_no_directory(shell: Shell, arguments: list[str]) -> None:
     shell.data = shell.data / "none"

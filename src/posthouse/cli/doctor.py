@@ -2,27 +2,72 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Sequence
 
 import click
 
-from posthouse.cli.exits import Verb, finish
+from posthouse.cli.exits import Exit, Problem, Verb, finish
 from posthouse.cli.invocation import Invocation
+
+AREAS = (
+    *("configuration", "server", "ports", "certificates", "dns", "disk", "clock", "store", "queue", "routes"),
+    "accounts",
+)
 
 
 @click.command(cls=Verb, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--store", is_flag=True, help="Check that every letter is there and whole. The only check so far.")
-@click.option("--quick", is_flag=True, help="Only what takes seconds: do not read every letter.")
+@click.option(
+    "--only",
+    multiple=True,
+    type=click.Choice(AREAS),
+    metavar="AREA",
+    help=f"Only this area (repeat it): {', '.join(AREAS)}.",
+)
+@click.option("--offline", is_flag=True, help="Ask neither DNS nor anything else beyond this machine.")
+@click.option("-v", "--verbose", is_flag=True, help="Tell what is well, too.")
+@click.option("--store", is_flag=True, help="Check that every letter is there and whole, and nothing else.")
+@click.option("--quick", is_flag=True, help="With --store: only what takes seconds, do not read every letter.")
+@click.option("--no-color", is_flag=True, help="No colours on a terminal, as with the variable NO_COLOR.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, on failure too.")
 @click.pass_obj
-def doctor(invocation: Invocation, store: bool, quick: bool, as_json: bool) -> None:
-    """Find out what is wrong.
+def doctor(
+    invocation: Invocation,
+    only: Sequence[str],
+    offline: bool,
+    verbose: bool,
+    store: bool,
+    quick: bool,
+    no_color: bool,
+    as_json: bool,
+) -> None:
+    """Find out what is wrong, what it means and what to do.
 
-    It may run beside a server and changes nothing. The exit code is 0 when all is well and 1 when damage was found.
+    It looks at the configuration, the ports and what answers there, certificates and their dates, the DNS of every
+    domain, the disk and the rights of its files, the clock, the queue, accounts and routes, and glances at the store.
+    It takes at most some 15 seconds, may run beside a server or before its first start, and changes nothing. Root sees
+    most; the server's own user sees nearly all.
 
     \b
+    posthouse doctor
+    posthouse doctor --offline -v
+    posthouse doctor --only certificates --only dns --json
     posthouse doctor --store
-    """
-    from posthouse.cli import doctorstore
 
-    finish("doctor", as_json, functools.partial(doctorstore.examine, invocation, full=not quick, as_json=as_json))
+    Exit code 0: all is well, or there are only notes. 1: something is wrong.
+    """
+
+    def action() -> int:
+        if quick and not store:
+            raise Problem(Exit.USAGE, "--quick is for --store.", stage="usage")
+        if store and (only or offline):
+            raise Problem(Exit.USAGE, "--store is a check of its own: leave --only and --offline out.", stage="usage")
+        if store:
+            from posthouse.cli import doctorstore
+
+            return doctorstore.examine(invocation, full=not quick, as_json=as_json)
+        from posthouse.cli import doctorwide
+
+        view = doctorwide.View(as_json=as_json, verbose=verbose, plain=no_color)
+        return doctorwide.examine(invocation, only or AREAS, offline=offline, view=view)
+
+    finish("doctor", as_json, action)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from posthouse.cli.exits import Exit, print_json
+from posthouse.mail.figures import about as about
+from posthouse.mail.figures import moment as moment
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
@@ -19,21 +20,6 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequenc
         cells = [c.rjust(w) if n in right else c.ljust(w) for n, (c, w) in enumerate(zip(row, widths, strict=True))]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
-
-
-def moment(seconds: float) -> str:
-    """A time as programs and people read it: UTC, whole seconds (RFC 3339)."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def about(octets: int) -> str:
-    """A size for people: `1.4M`."""
-    size = float(octets)
-    for unit in ("", "K", "M", "G"):
-        if size < 1024:
-            return f"{size:.0f}" if not unit else f"{size:.1f}{unit}"
-        size /= 1024
-    return f"{size:.1f}T"
 
 
 def succeed(as_json: bool, text: str, **fields: Any) -> int:

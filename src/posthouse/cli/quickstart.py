@@ -189,5 +189,5 @@ def _steps(plan: Plan, records: list[Record]) -> list[str]:
         steps.append(f"Have the provider of your address name it {plan.host} (PTR): others look whether it is so.")
         steps.append("Open the ports 25, 465, 587, 110 and 995 in the firewall.")
     steps.append(f"Give mail programs the certificate authority once: {own} cert export --mail-settings settings")
-    steps.append(f"See whether it works: {own} doctor --store; posthouse send {plan.address}")
+    steps.append(f"See whether it works: {own} doctor; posthouse send {plan.address}")
     return steps

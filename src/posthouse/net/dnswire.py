@@ -51,6 +51,11 @@ async def mail_hosts(server: tuple[str, int], name: str) -> Answer:
     return await _ask(server, dns.name.from_text(name), dns.rdatatype.MX)
 
 
+async def records(server: tuple[str, int], name: str, kind: str) -> Answer:
+    """The records of a kind, such as TXT; those of an alias itself with CNAME."""
+    return await _ask(server, dns.name.from_text(name), dns.rdatatype.from_text(kind))
+
+
 async def alive(server: tuple[str, int]) -> None:
     """Returns once the server answers what every name server knows: where the root is."""
     await _over_udp(server, dns.message.make_query(dns.name.root, dns.rdatatype.NS))

@@ -403,6 +403,10 @@ class Store(Spool, Protocol):
         """Looks for every kind of damage and yields each with a name; nothing yielded means sound."""
         ...
 
+    async def glance(self, seconds: float) -> str:
+        """What a look at the structure of the database finds within this time, empty when nothing."""
+        ...
+
     async def close(self) -> None:
         """Waits for what was begun, writes back and lets go of everything."""
         ...

@@ -374,6 +374,10 @@ class SqliteStore(Registers):
             for damage in portion:
                 yield damage
 
+    async def glance(self, seconds: float) -> str:
+        """What a look at the structure finds within this time, empty when nothing."""
+        return await self._in_thread(self._readers.quick_check, seconds)
+
     def cut(self) -> bytes:
         """Takes the power from a store in memory: what was committed stays, and this object is of no more use."""
         assert isinstance(self._readers, SharedReaders), "a store in memory"
