@@ -142,7 +142,7 @@ def test_an_empty_directory_is_made_private(tmp_path: Path) -> None:
 
 
 def test_the_unit_is_a_tight_sandbox(tmp_path: Path) -> None:
-    """systemd's own judge: 10 is no sandbox at all. Ours was 1.6; other mail servers ship with 3 to 10."""
+    """systemd's own judge: 10 is no sandbox at all. Ours was 1.4; other mail servers ship with 3 to 10."""
     from posthouse.app.unit import unit
 
     file = tmp_path / "posthouse.service"
