@@ -8,7 +8,7 @@ from pathlib import Path
 from posthouse.config import reference
 from posthouse.lab import reference as scenarios
 from posthouse.mail.reply import Pop3, Reply, Smtp
-from tools import doctorpage, manpages, noticepage, rfcmap, timetable
+from tools import doctorpage, durability, manpages, noticepage, rfcmap, timetable
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -44,6 +44,7 @@ PAGES = {
     "scenario.md": scenarios.page,
     "notices.md": noticepage.page,
     "../images/timetable.svg": timetable.page,
+    "../images/durability.svg": durability.page,
     "profile.md": reference.profile_page,
     "doctor.md": doctorpage.page,
 }

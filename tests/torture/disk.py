@@ -7,6 +7,7 @@ import os
 import shutil
 import struct
 import subprocess
+import sys
 from pathlib import Path
 
 _SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN
@@ -54,6 +55,15 @@ def missing() -> str:
         return "this machine has no loop devices"
     tried = subprocess.run(["unshare", "--mount", "--propagation", "private", "true"], capture_output=True, timeout=20)
     return "" if tried.returncode == 0 else "this machine lets nobody mount a disk"
+
+
+def enter_namespace(module: str) -> None:
+    """Starts this command anew where its mounts are its own and end with it. Returns when that is done."""
+    mark = "POSTHOUSE_TORTURE_NAMESPACE"
+    if mark not in os.environ:
+        os.environ[mark] = "1"
+        command = ["unshare", "--mount", "--propagation", "private", sys.executable, "-m", module]
+        os.execvp(command[0], [*command, *sys.argv[1:]])
 
 
 def _run(*command: str) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import os
 import random
 import shutil
 import sys
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.system.server import Server, add_account, run_posthouse, spawn_server, start_server
-from tests.torture.disk import Disk, missing
+from tests.torture.disk import Disk, enter_namespace, missing
 from tests.torture.ledger import Ledger
 from tests.torture.load import Lost, Odd, delete_letters, empty, send_letters, verify
 
@@ -222,7 +221,7 @@ def main() -> int:
         if lack := missing():
             print(f"left out: {lack}")
             return 69
-        _enter_namespace()
+        enter_namespace("tests.torture.kill")
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1_000_000)
     folder = options.folder or Path(tempfile.mkdtemp(prefix="posthouse-torture-"))
     folder.mkdir(parents=True, exist_ok=True)
@@ -240,15 +239,6 @@ def main() -> int:
         with contextlib.suppress(OSError):
             shutil.rmtree(folder)
     return 0
-
-
-def _enter_namespace() -> None:
-    """Starts this command anew where its mounts are its own and end with it."""
-    mark = "POSTHOUSE_TORTURE_NAMESPACE"
-    if mark not in os.environ:
-        os.environ[mark] = "1"
-        command = ["unshare", "--mount", "--propagation", "private", sys.executable, "-m", "tests.torture.kill"]
-        os.execvp(command[0], [*command, *sys.argv[1:]])
 
 
 if __name__ == "__main__":
