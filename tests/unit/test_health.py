@@ -380,6 +380,7 @@ def item(number: int, *, age: float = 60, due: float = 600, dead: bool = False, 
         ([item(1, due=-1000, busy=True)], 0, True, ["queue.moves"]),
         ([item(n, dead=True) for n in range(10)], 0, True, ["queue.unreached"]),
         ([item(n, dead=True) for n in range(9)], 0, True, ["queue.moves"]),
+        ([item(n) for n in range(10)], 0, True, ["queue.deferred"]),
         ([], 3, True, ["queue.held"]),
     ],
 )

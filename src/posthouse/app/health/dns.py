@@ -50,7 +50,7 @@ class Dns:
     AT_HOME = Kind(
         "dns.at-home",
         Level.NOTE,
-        "{host} is a name for a network of one's own, so DNS was not asked about it.",
+        "{host} is a name for a network of one's own, so DNS was asked neither about it nor about the domains.",
         "Nobody outside can send here.",
         "If mail from the Internet is wanted, set server.hostname to a name in the public DNS.",
     )
@@ -235,12 +235,10 @@ def is_at_home(name: str) -> bool:
 
 async def check(questions: Questions, place: Place, domains: Sequence[str]) -> list[Finding]:
     """The host first, for what is said of the domains rests on its addresses; then all domains at once."""
-    asked_servers = questions.servers
     if is_at_home(place.host):
-        found = [Dns.AT_HOME(host=place.host)]
-    else:
-        found = await _host(questions, place)
-    if any(finding.id == Dns.NO_RESOLVER.id for finding in found) or asked_servers.closed:
+        return [Dns.AT_HOME(host=place.host)]
+    found = await _host(questions, place)
+    if any(finding.id == Dns.NO_RESOLVER.id for finding in found):
         return found
     public = [domain for domain in domains if not is_at_home(domain)]
     answers = await asyncio.gather(*(_domain(questions, place, domain) for domain in public[:MOST_DOMAINS]))

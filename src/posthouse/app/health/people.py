@@ -10,6 +10,7 @@ from posthouse.app.health.finding import Finding, Kind, Level
 from posthouse.ports.store import Account, Alias, Domain, Store
 
 MOST_NAMED: Final = 10
+MOST_ASKED: Final = 1000  # accounts without a password whose app passwords are looked for
 NEARLY: Final = 0.95  # of a quota
 
 
@@ -81,8 +82,9 @@ class People:
 async def look(store: Store) -> People:
     """Reads it. Raises Unavailable."""
     found = People(await store.domains(), await store.accounts(), await store.aliases())
-    for account in found.accounts:
-        if not account.password and await store.credentials(account.id):
+    closed = [account for account in found.accounts if not account.password]
+    for account in closed[:MOST_ASKED]:
+        if await store.credentials(account.id):
             found.apps.add(account.id)
     return found
 
@@ -113,7 +115,7 @@ def _postmasters(people: People, postmaster: str) -> Iterator[Finding]:
 
 
 def _logins(people: People) -> Iterator[Finding]:
-    closed = [one.address for one in people.accounts if not one.password and one.id not in people.apps]
+    closed = [one.address for one in people.accounts if not one.password and one.id not in people.apps][:MOST_ASKED]
     if closed:
         yield Accounts.NO_PASSWORD(accounts=_list(closed))
     full = [one.address for one in people.accounts if one.quota and one.used >= NEARLY * one.quota]

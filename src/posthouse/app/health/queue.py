@@ -52,6 +52,13 @@ class Queue:
         "The last answer: {reply}",
         "posthouse route test postmaster@{domain} shows the way; posthouse queue retry --destination {destination}",
     )
+    DEFERRED = Kind(
+        "queue.deferred",
+        Level.NOTE,
+        "{count} recipients wait for {destination}, which puts them off.",
+        "The last answer: {reply}",
+        "Usually it takes them later. If it is about your server (a block list, a missing name), do what it says.",
+    )
     HELD = Kind(
         "queue.held",
         Level.NOTE,
@@ -107,13 +114,14 @@ def _age(items: Sequence[Item], now: float) -> Iterator[Finding]:
 
 def _destinations(items: Sequence[Item]) -> Iterator[Finding]:
     """Those that most letters wait for in vain."""
-    dead = Counter(item.destination for item in items if item.dead)
-    last = {item.destination: item for item in items if item.dead}
-    for destination, count in dead.most_common(MOST_NAMED):
-        if count >= MANY:
-            item = last[destination]
-            domain = item.recipient.rpartition("@")[2]
-            yield Queue.UNREACHED(count=count, destination=destination, reply=_reply(item), domain=domain)
+    for kind, dead in ((Queue.UNREACHED, True), (Queue.DEFERRED, False)):
+        tried = [item for item in items if item.attempts and item.dead is dead]
+        last = {item.destination: item for item in tried}
+        for destination, count in Counter(item.destination for item in tried).most_common(MOST_NAMED):
+            if count >= MANY:
+                item = last[destination]
+                domain = item.recipient.rpartition("@")[2]
+                yield kind(count=count, destination=destination, reply=_reply(item), domain=domain)
 
 
 def _reply(item: Item) -> str:
