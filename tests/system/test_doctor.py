@@ -114,6 +114,18 @@ def test_a_sound_server_seen_by_root_and_by_its_own_user(prepared: Path) -> None
                 for text in ("The server runs (process", "tls/server.pem is good until", "Nothing waits in the queue"):
                     assert text in done.stdout
                 assert "DNS was not asked" in done.stdout
+            stranger = [
+                *here.program,
+                "--config",
+                str(here.data.parent / "config.toml"),
+                "doctor",
+                "--offline",
+                "--json",
+            ]
+            (here.data.parent / "config.toml").write_text(f"[server]\ndata = '{here.data}'\n")
+            done = subprocess.run(stranger, capture_output=True, text=True, timeout=30, user=NOBODY - 1, cwd="/")
+            assert done.returncode == 1, done.stdout + done.stderr
+            assert "disk.closed" in [one["id"] for one in json.loads(done.stdout)["findings"]]
             # Root with an interpreter that the owner cannot read: everything must be loaded before.
             run_posthouse(here.data, "doctor", "--offline")
         assert all(file.stat().st_uid == NOBODY for file in here.data.rglob("*") if file.name != "posthouse.toml")

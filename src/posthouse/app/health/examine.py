@@ -30,6 +30,7 @@ from posthouse.store import Options, StoreError, open_store
 WITHIN: Final = 15.0  # seconds for all of it
 GLANCE: Final = 5.0  # seconds at the database
 BUSY: Final = 2.0  # seconds that another program may hold it
+_OUTSIDE: Final = ("configuration", "dns", "clock")  # areas that need nothing of the data directory
 _KEPT: Final = ("store", "queue", "accounts")  # areas that rest on the store
 
 
@@ -43,6 +44,7 @@ class Case:
     offline: bool = False
     only: Collection[str] = field(default_factory=lambda: tuple(AREAS))
     server: int | None = None  # its process, 0 for an unknown one
+    closed: bool = False  # whoever asks may not look into the data directory
     sockets: ports.Sockets = field(default_factory=lambda: ports.Sockets(None))
 
     @property
@@ -64,9 +66,21 @@ def preload() -> None:
 
 def look_around(case: Case) -> None:
     """The facts for which root sees more than others. To be called before root's rights are given up."""
+    case.closed = _is_closed(case.data)
+    if case.closed:
+        case.only = [area for area in case.only if area in (*_OUTSIDE, "disk")]
+        return
     case.server = server.running_server(case.data)
     if case.wants("ports"):
         case.sockets = ports.look(case.config)
+
+
+def _is_closed(data: Path) -> bool:
+    """Whether a directory is there, or may be there, and is not ours to look into."""
+    try:
+        return data.is_dir() and not os.access(data, os.R_OK | os.X_OK)
+    except PermissionError:
+        return True
 
 
 async def examine(case: Case) -> list[Finding]:
@@ -78,7 +92,7 @@ async def examine(case: Case) -> list[Finding]:
     async with _opened(case, found) as store:
         await _examine(case, store, found, WITHIN - (time.monotonic() - began))
     order = list(AREAS)
-    chosen = [finding for finding in found if finding.area in case.only]
+    chosen = [finding for finding in found if finding.area in case.only or finding.id == disk.Disk.CLOSED.id]
     return sorted(chosen, key=lambda finding: (-finding.level, order.index(finding.area)))
 
 
@@ -86,11 +100,13 @@ def _machine(case: Case) -> Iterator[Finding]:
     """What needs neither store nor network."""
     if case.wants("configuration"):
         yield from configuration.check(case.config, case.data, case.source)
+    if case.closed:
+        yield disk.Disk.CLOSED(data=case.data, why="it belongs to somebody else")
     if case.wants("server") and (case.data / "posthouse.db").exists():
         yield from server.judge(case.data, case.server)
     if case.wants("clock"):
         yield from clock.judge(time.time(), clock.newest_file(case.data), clock.is_synchronized())
-    if case.wants("disk"):
+    if case.wants("disk") and not case.closed:
         yield from _disk(case)
 
 
@@ -117,7 +133,7 @@ async def _opened(case: Case, found: list[Finding]) -> AsyncIterator[Store | Non
     """The store, None where there is none or it cannot be opened."""
     store: Store | None = None
     try:
-        if (case.data / "posthouse.db").exists():
+        if not case.closed and (case.data / "posthouse.db").exists():
             store = open_store(case.data, serve=False, options=Options(busy_timeout=BUSY))
     except (StoreError, Unavailable) as error:
         found.append(server.Store.UNUSABLE(why=error))
@@ -138,7 +154,7 @@ async def _examine(case: Case, store: Store | None, found: list[Finding], second
             kept = await people.look(store)
             domains = [domain.name for domain in kept.domains]
     loaded: list[certificates.Loaded] = []
-    if case.wants("certificates", "ports", "dns"):
+    if case.wants("certificates", "ports", "dns") and not case.closed:
         found += _certificates(case, domains, loaded)
     works = dict(_works(case, store, kept, domains, loaded))
     tasks = {area: asyncio.create_task(work) for area, work in works.items()}
