@@ -7,9 +7,10 @@ BIN := $(VENV)/bin
 export VENV
 ROUNDS ?= 200
 FAULTS ?= 5
+CUTS ?= 40
 FUZZ ?= --seconds 600
 
-.PHONY: help run test check torture fuzz bench box docs clean
+.PHONY: help run test check torture peers fuzz bench box docs clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile
@@ -41,6 +42,10 @@ torture: ## kill the server 200 times under load, also while it carries letters 
 	@$(BIN)/python -m tests.torture.machine --rounds $(FAULTS)
 	@$(BIN)/python -m tests.torture.timing
 	@$(BIN)/python -m tests.lab.power --rounds $(ROUNDS)
+
+peers: ## cut the power of Posthouse, Postfix and Dovecot side by side, as root (CUTS=n)
+	@sh tools/prepare.sh dev
+	@$(BIN)/python -m tests.torture.peers --cuts $(CUTS)
 
 fuzz: ## random octets against every core and parser for ten minutes (FUZZ="--seconds 60 --only smtp-server")
 	@sh tools/prepare.sh dev

@@ -21,7 +21,8 @@ This page is generated from `posthouse.app.health` (`make docs`); do not edit it
 
 `--json` prints one object: `ok` (no error and no warning), `code`, `areas` (those that were looked at), `seconds`, and
 `findings`, the worst first, each with `id`, `level`, `area`, `what`, `meaning`, `todo`. The ids do not change from
-version to version. A configuration that cannot be read gives findings of the area `configuration` alone.
+version to version. What kept an area from being looked at is told whatever was asked for with `--only`. A configuration
+that cannot be read gives findings of the area `configuration` alone.
 """
 
 

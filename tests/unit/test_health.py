@@ -18,9 +18,22 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
-from posthouse.app.health import AREAS, Finding, Level, certificates, clock, disk, kinds_of, people, ports, queue, talk
+from posthouse.app.health import (
+    AREAS,
+    Finding,
+    Level,
+    certificates,
+    clock,
+    disk,
+    examine,
+    kinds_of,
+    people,
+    ports,
+    queue,
+    talk,
+)
 from posthouse.cli import doctor, main
-from posthouse.config.schema import ListenerSettings
+from posthouse.config.schema import Config, ListenerSettings
 from posthouse.net import proc
 from posthouse.net.proc import Bound, Process
 from posthouse.ports.certificates import CertificateFiles
@@ -159,6 +172,21 @@ async def test_one_that_says_nothing_is_not_waited_for(monkeypatch: pytest.Monke
             talk.talk_to(ListenerSettings("pop3", "127.0.0.1", silent.getsockname()[1]), "mail", tls=True), 5
         )
     assert heard.trouble
+
+
+async def test_what_does_not_end_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Would catch an examination that waits for a network without end."""
+
+    async def endless(*_: object) -> list[Finding]:
+        await asyncio.Event().wait()
+        return []
+
+    monkeypatch.setattr(examine, "_dns", endless)
+    monkeypatch.setattr(examine, "WITHIN", 0.2)
+    case = examine.Case(Config(), tmp_path, "", only=("dns", "clock"))
+    found = await asyncio.wait_for(examine.examine(case), 5)
+    assert found[0].id == "server.unfinished" and "dns" in found[0].what
+    assert "clock.right" in ids(found)
 
 
 # Certificates

@@ -30,6 +30,10 @@ from posthouse.store import Options, StoreError, open_store
 WITHIN: Final = 15.0  # seconds for all of it
 GLANCE: Final = 5.0  # seconds at the database
 BUSY: Final = 2.0  # seconds that another program may hold it
+_ALWAYS: Final = {  # why an area that was asked for could not be looked at
+    kind.id for kind in (disk.Disk.CLOSED, server.Server.UNFINISHED, server.Store.UNUSABLE, server.Store.UNREADABLE)
+}
+_NEED_STORE: Final = ("store", "queue", "accounts", "routes", "disk", "dns", "certificates")
 _OUTSIDE: Final = ("configuration", "dns", "clock")  # areas that need nothing of the data directory
 _KEPT: Final = ("store", "queue", "accounts")  # areas that rest on the store
 
@@ -92,7 +96,7 @@ async def examine(case: Case) -> list[Finding]:
     async with _opened(case, found) as store:
         await _examine(case, store, found, WITHIN - (time.monotonic() - began))
     order = list(AREAS)
-    chosen = [finding for finding in found if finding.area in case.only or finding.id == disk.Disk.CLOSED.id]
+    chosen = [finding for finding in found if finding.area in case.only or finding.id in _ALWAYS]
     return sorted(chosen, key=lambda finding: (-finding.level, order.index(finding.area)))
 
 
@@ -133,7 +137,7 @@ async def _opened(case: Case, found: list[Finding]) -> AsyncIterator[Store | Non
     """The store, None where there is none or it cannot be opened."""
     store: Store | None = None
     try:
-        if not case.closed and (case.data / "posthouse.db").exists():
+        if not case.closed and case.wants(*_NEED_STORE) and (case.data / "posthouse.db").exists():
             store = open_store(case.data, serve=False, options=Options(busy_timeout=BUSY))
     except (StoreError, Unavailable) as error:
         found.append(server.Store.UNUSABLE(why=error))
@@ -160,7 +164,7 @@ async def _examine(case: Case, store: Store | None, found: list[Finding], second
     tasks = {area: asyncio.create_task(work) for area, work in works.items()}
     if not tasks:
         return
-    await asyncio.wait(tasks.values(), timeout=max(1.0, seconds))
+    await asyncio.wait(tasks.values(), timeout=max(0.1, seconds))
     late = [area for area, task in tasks.items() if not task.done()]
     for task in tasks.values():
         task.cancel()
