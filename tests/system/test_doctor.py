@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import socket
 import sqlite3
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 from bench.machine import free_port
 
+from posthouse.app.health import AREAS
 from posthouse.cli import main
 from posthouse.store import open_store
 from tests.certificates import make
@@ -294,3 +296,22 @@ def test_wrong_usage_and_no_secrets(data: Path) -> None:
     assert code == 1 and PASSWORD not in said and "argon2" not in said
     for options in (("--quick",), ("--store", "--only", "dns"), ("--only", "nothing")):
         assert command(data, "doctor", *options)[0] == 64
+
+
+def test_the_how_to(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What docs/howto/what-doctor-says.md shows is what the program says ("..." stands for anything); it names every
+    area."""
+    configure(data, smtp=free_port())
+    data.rename(data.with_name("mail"))
+    monkeypatch.chdir(data.parent)
+    monkeypatch.setenv("COLUMNS", "100")
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "what-doctor-says.md").read_text("utf-8")
+    blocks = re.findall(r"```console\n\$ posthouse --data mail (.*?)\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 2
+    settings = (Path("mail") / "posthouse.toml").read_text().partition("[accounts]")[0]  # nobody is postmaster
+    (Path("mail") / "posthouse.toml").write_text(settings)
+    for line, shown in blocks:
+        _, said = command(Path("mail"), *line.split())
+        form = ".*".join(re.escape(part) for part in shown.split("..."))
+        assert re.fullmatch(form, said, re.DOTALL), (line, said)
+    assert all(f"| `{area}` |" in page for area in AREAS)
