@@ -30,6 +30,7 @@ from posthouse.app.health import (
     people,
     ports,
     queue,
+    server,
     talk,
 )
 from posthouse.cli import doctor, main
@@ -40,6 +41,7 @@ from posthouse.ports.certificates import CertificateFiles
 from posthouse.ports.queue import Item, State
 from posthouse.ports.store import Account, Alias, Domain
 from tests.certificates import make
+from tests.system.programs import leave_out
 
 KINDS = [kind for area in AREAS.values() for kind in kinds_of(area)]
 NOW = datetime.now(UTC)
@@ -95,7 +97,7 @@ AT = Bound("127.0.0.1", 4025, 1000, 77)
 
 
 @pytest.mark.parametrize(
-    ("bound", "holder", "refused", "server", "expected"),
+    ("bound", "holder", "refused", "pid", "expected"),
     [
         ([], None, 0, None, "ports.free"),
         ([], None, errno.EACCES, None, "ports.privileged"),
@@ -110,16 +112,18 @@ AT = Bound("127.0.0.1", 4025, 1000, 77)
         ([], None, 0, 9, "ports.not-listening"),
         (None, None, errno.EADDRINUSE, 9, None),  # a system that tells nothing
         (None, None, 0, 9, "ports.not-listening"),
+        ([AT], Process(9, "posthouse"), errno.EADDRINUSE, 0, None),  # a server of an unknown number
+        ([Bound("127.0.0.1", 4025, 33, 77)], Process(9, ""), errno.EADDRINUSE, 0, "ports.taken"),
     ],
 )
 def test_who_holds_a_port(
-    bound: list[Bound] | None, holder: Process | None, refused: int, server: int | None, expected: str | None
+    bound: list[Bound] | None, holder: Process | None, refused: int, pid: int | None, expected: str | None
 ) -> None:
     sockets = ports.Sockets(bound, {77: holder} if holder else {}, {SMTP: refused} if refused else {})
-    found = ports.judge(SMTP, sockets, server, owner=1000)
+    found = ports.judge(SMTP, sockets, pid, owner=1000)
     assert (found and found.id) == expected
     if holder and found:
-        assert "exim4 (process 5)" in found.what
+        assert f"{holder.name or 'a program'} (process {holder.pid})" in found.what
 
 
 def test_the_holder_of_a_real_port_is_found() -> None:
@@ -140,12 +144,30 @@ def test_the_holder_of_a_real_port_is_found() -> None:
 def test_who_has_locked_a_file(tmp_path: Path) -> None:
     from posthouse.net.files import try_lock
 
+    if proc.file_system_of(tmp_path) in disk.LAYERS:
+        leave_out("on layered file systems the kernel names locks by another inode")
     file = tmp_path / "lock"
     with file.open("wb") as one:
         assert proc.lock_holder(file) is None
         assert try_lock(one)
         assert proc.lock_holder(file) == os.getpid()
     assert proc.lock_holder(file) is None
+
+
+@pytest.mark.parametrize("system", ["ext4", "overlay"])
+def test_whether_a_server_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str) -> None:
+    """Also where the list of locks cannot be believed, as in containers."""
+    from posthouse.net.files import try_lock
+
+    monkeypatch.setattr(server, "file_system_of", lambda path: system)
+    if system == "overlay":
+        monkeypatch.setattr(server, "lock_holder", lambda path: None)
+    assert server.running_server(tmp_path) is None
+    with (tmp_path / "lock").open("wb") as lock:
+        assert server.running_server(tmp_path) is None
+        assert try_lock(lock)
+        assert server.running_server(tmp_path) == (0 if system == "overlay" else os.getpid())
+    assert server.running_server(tmp_path) is None
 
 
 @pytest.mark.parametrize(

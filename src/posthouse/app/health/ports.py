@@ -125,12 +125,12 @@ def _try(listener: ListenerSettings) -> int:
 
 
 def is_ours(bound: Sequence[Bound], sockets: Sockets, server: int | None, owner: int) -> bool:
-    """Whether the server with this process id (None: none runs) is among those who listen; where nobody may be seen,
-    whether the owner of the data directory is."""
+    """Whether the server with this process id (None: none runs, 0: unknown) is among those who listen; where nobody may
+    be seen, whether the owner of the data directory is."""
     if server is None:
         return False
     known = [sockets.holders[one.inode].pid for one in bound if one.inode in sockets.holders]
-    return server in known if known else any(one.uid == owner for one in bound)
+    return server in known if known and server else any(one.uid == owner for one in bound)
 
 
 def judge(listener: ListenerSettings, sockets: Sockets, server: int | None, owner: int) -> Finding | None:

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from posthouse.app.health.disk import LAYERS, NETWORK
 from posthouse.app.health.finding import Finding, Kind, Level
 from posthouse.net.dial import parse_server
 from posthouse.net.files import try_lock
-from posthouse.net.proc import PROC, lock_holder, name_of
+from posthouse.net.proc import PROC, file_system_of, lock_holder, name_of
 from posthouse.net.sysfiles import parse_ip
 from posthouse.ports.dns import DnsProblem, MailResolver
 from posthouse.ports.store import Route
@@ -101,10 +102,10 @@ def running_server(data: Path) -> int | None:
     if not lock.exists():
         return None
     pid = lock_holder(lock)
-    if pid is not None or (PROC / "locks").exists():
+    if pid is not None or ((PROC / "locks").exists() and file_system_of(data) not in LAYERS | NETWORK):
         return pid
     try:
-        with lock.open("rb") as file:  # where the system does not tell, only the lock itself does
+        with lock.open("rb") as file:  # where the system does not tell truly, only the lock itself does
             return None if try_lock(file) else 0
     except OSError:
         return None
