@@ -1,7 +1,8 @@
-"""The short form of the comparison: one power cut of our disk and one of the careless server's."""
+"""The short form of the comparison: one power cut of the careless server. Ours has test_kill.py."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -27,11 +28,11 @@ def test_a_run_that_proves_nothing_fails() -> None:
         assert "broke its promise" in verdict([broken, bad])
 
 
-def test_ours_beside_the_careless_one(tmp_path: Path) -> None:
-    """Would catch a rig that starts neither, or judges letters wrongly. The long form has 40 cuts each."""
+def test_the_careless_one(tmp_path: Path) -> None:
+    """Would catch a rig that starts nothing, or calls its letters torn. The long form (make peers) has 40 cuts each."""
     if lack := missing():
         leave_out(f"the power cut: {lack}")
-    command = [sys.executable, "-m", "tests.torture.peers", "--cuts", "1", "--only", "posthouse,control"]
+    command = [sys.executable, "-m", "tests.torture.peers", "--cuts", "1", "--only", "control"]
     done = subprocess.run(
         [*command, "--seed", "7", "--folder", str(tmp_path)],
         capture_output=True,
@@ -39,5 +40,5 @@ def test_ours_beside_the_careless_one(tmp_path: Path) -> None:
         timeout=55,
         cwd=Path(__file__).parents[2],
     )
-    assert "| Posthouse | 1 |" in done.stdout and f"| {Control.name} | 1 |" in done.stdout, done.stdout + done.stderr
-    assert "Posthouse broke" not in done.stdout, done.stdout
+    found = re.search(rf"\| {re.escape(Control.name)} \| 1 \| (\d+) \| \d+ \| 0 \| 0 \|", done.stdout)
+    assert found and int(found[1]) > 0, done.stdout + done.stderr
