@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from posthouse.mail.reply import Fault, Unavailable
 from posthouse.store.model import StoreError, StoreTooNew
+from posthouse.store.sqlite.upgrade import keep_copy, remove_old_copies
 
 APPLICATION_ID: Final = 0x50487365  # "PHse"
 OLDEST_SQLITE: Final = (3, 38, 0)  # STRICT tables 3.37, UPDATE FROM 3.33, json_each built in 3.38
@@ -98,6 +99,10 @@ def _prepare(connection: sqlite3.Connection, path: Path, now: float, serve: bool
         )
     connection.execute("PRAGMA journal_mode=WAL").fetchall()
     connection.execute("PRAGMA synchronous=FULL")
+    if serve:
+        remove_old_copies(path, now)
+    if 0 < version < len(migrations):
+        keep_copy(connection, path, version, now)
     migrate(connection, version, now)
 
 
