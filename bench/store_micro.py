@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from posthouse.ports.store import Account, Delivery, Store
@@ -154,26 +154,51 @@ async def listing(path: Path) -> None:
 
 
 async def delete(path: Path) -> None:
-    """Deleting, and what of the disk comes back."""
-    store = open_store(path, serve=True)
-    (account,) = await accounts(store, 1)
-    await fill(store, [account.id], 20_000, 4096)
-    full = (path / "posthouse.db").stat().st_size
-    for first in range(1, 20_001, 5000):
+    """Deleting, for good and with a week to bring it back, and what of the disk comes back at once."""
+    for name, undelete in (("for good", 0.0), ("for a week", 604_800.0)):
+        store = open_store(path / name[-4:], serve=True, options=Options(undelete=undelete))
+        (account,) = await accounts(store, 1)
+        await fill(store, [account.id], 20_000, 4096)
+        database = path / name[-4:] / "posthouse.db"
+        full = database.stat().st_size
+        for first in range(1, 15_001, 5000):
+            start = time.perf_counter()
+            await store.update(account.inbox, range(first, first + 1000), [])
+            middle = time.perf_counter()
+            await store.update(account.inbox, range(first + 1000, first + 5000), [])
+            print(
+                f"delete {name} of 1000: {(middle - start) * 1e3:.1f} ms, "
+                f"of 4000: {(time.perf_counter() - middle) * 1e3:.1f} ms"
+            )
+        for count in (1, 10):
+            actions = [
+                functools.partial(store.update, account.inbox, range(uid, uid + count), [])
+                for uid in range(15_001 + 2000 * (count > 1), 17_001 + 2000 * (count > 1), count)
+            ]
+            wall, writer, _ = await timed(functools.partial(_in_turn, actions))
+            print(
+                f"delete {name}, {count:2} letters a session: {len(actions) / wall:.0f} sessions/s, "
+                f"writer {writer / len(actions) * 1e6:.0f} us each"
+            )
         start = time.perf_counter()
-        await store.update(account.inbox, range(first, first + 1000), [])
-        middle = time.perf_counter()
-        await store.update(account.inbox, range(first + 1000, first + 5000), [])
-        print(
-            f"delete of 1000: {(middle - start) * 1e3:.1f} ms, of 4000: {(time.perf_counter() - middle) * 1e3:.1f} ms"
-        )
-    start = time.perf_counter()
-    for _ in range(300):
-        await asyncio.sleep(0.1)
-        if (size := (path / "posthouse.db").stat().st_size) <= full // 20:
-            break
-    print(f"given back: {full} -> {size} octets in {time.perf_counter() - start:.1f} s")
-    await store.close()
+        for _ in range(0 if undelete else 300):
+            await asyncio.sleep(0.1)
+            if database.stat().st_size <= full // 10:
+                break
+        size = database.stat().st_size
+        print(f"given back {name}: {full} -> {size} octets in {time.perf_counter() - start:.1f} s")
+        await store.close()
+
+
+async def _in_turn(actions: Sequence[Callable[[], Awaitable[object]]]) -> None:
+    """20 sessions at once."""
+    rest = iter(actions)
+
+    async def session() -> None:
+        for action in rest:
+            await action()
+
+    await asyncio.gather(*[session() for _ in range(20)])
 
 
 async def threshold(path: Path) -> None:

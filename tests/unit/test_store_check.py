@@ -17,6 +17,10 @@ from tests.contract.conftest import House, StillClock, read
 
 SMALL = b"Subject: small\r\n\r\n" + b"x" * 1000 + b"\r\n"
 LARGE = b"Subject: large\r\n\r\n" + b"y" * 600_000 + b"\r\n"
+TOMBSTONE = (
+    "INSERT INTO tombstone SELECT {}, 'x', {}, size, flags, retrieved, eight_bit, modseq, received, saved, keywords,"
+    " recipient, notify, orcpt, prefix, 0 FROM message WHERE id = (1 << 32) + 1"
+)
 
 
 @pytest.fixture
@@ -77,6 +81,10 @@ async def test_a_sound_store_is_called_sound(house: House) -> None:
         ("missing content", "UPDATE message SET content = 4711 WHERE id = (1 << 32) + 1"),
         ("stray message", "UPDATE message SET id = id + (77 << 32) WHERE id = (1 << 32) + 1"),
         ("stray message", "DELETE FROM mailbox WHERE id = 1"),
+        ("tombstone", TOMBSTONE.format("id + 100", "content")),  # a UID that is not given yet
+        ("tombstone", TOMBSTONE.format("id", "content")),  # the UID of a letter that is there
+        ("tombstone", TOMBSTONE.format("id + (77 << 32)", "content")),
+        ("tombstone", TOMBSTONE.format("id + 1", "4711")),  # a content that is not there
         ("no inbox", "UPDATE mailbox SET name = 'Other' WHERE id = 1"),
         ("address", "UPDATE account SET local = 'three' WHERE id = 1"),
         ("foreign key", "DELETE FROM domain"),
@@ -93,6 +101,15 @@ async def test_damage_in_the_database_is_named(house: House, what: str, statemen
     for damage in found:
         assert damage.where
         assert damage.text.endswith(".")
+
+
+async def test_a_damaged_letter_that_was_deleted_is_named_with_whose_it_was(house: House) -> None:
+    await house.store.update(1, [2], [])
+    await house.store.update(2, [2], [])
+    assert await damages(house) == []
+    content_file(house).unlink()
+    (damage,) = await damages(house)
+    assert (damage.what, damage.whose) == ("missing file", ["one@x.mail", "two@x.mail"])
 
 
 async def test_a_missing_file_is_named_with_whose_it_was(house: House) -> None:

@@ -383,6 +383,7 @@ async def test_reading_leaves_no_transaction_open(house: House) -> None:
 async def test_space_comes_back_after_deletes(house: House) -> None:
     for _ in range(40):
         await house.deliver(b"x" * 100_000 + b"\r\n", 1)
+    house.options.undelete = 0.0
     await house.reopen()
     full = (house.path / "posthouse.db").stat().st_size
     await house.store.update(1, range(1, 41), [])

@@ -21,7 +21,7 @@ from posthouse.mail.address import Address, AddressError, domain_key, domain_tex
 from posthouse.mail.reply import Unavailable
 from posthouse.observe.audit import Record, no_record
 from posthouse.ports.directory import Candidates, Opened
-from posthouse.ports.store import Account, Conflict, Credential, Domain, Kept, Missing, Store
+from posthouse.ports.store import Account, Buried, Conflict, Credential, Domain, Kept, Missing, Store
 
 POSTMASTER: Final = "postmaster"  # RFC 5321 §4.5.1: this name receives mail in every domain, in any case
 APP_NAME: Final = 60  # characters of an app password's name
@@ -333,6 +333,26 @@ class AccountDirectory:
             raise Conflict(f"A program is reading the mail of {key} now. Try again when it has finished.") from None
         self._record("account_removed", account=key, letters=letters)
         return letters
+
+    async def deleted(self, address: str, since: float = 0.0) -> tuple[str, list[Buried]]:
+        """The address of an account and its deleted letters that can be brought back, the oldest first. Raises BadName,
+        Missing."""
+        account = await self._account(address)
+        return account.address, await self._store.buried(account.inbox, since)
+
+    async def undelete(self, address: str, chosen: Sequence[Buried]) -> list[Buried]:
+        """Brings deleted letters back to the end of the mailbox; returns those that are there again. Raises BadName,
+        Missing, Unavailable, or Conflict when they do not fit into the quota: then none is back."""
+        account = await self._account(address)
+        lack = account.used + sum(one.size for one in chosen) - account.quota
+        if account.quota and lack > 0:
+            text = f"These {len(chosen)} letters do not fit into the mailbox of {account.address}: {lack} octets are"
+            raise Conflict(
+                f"{text} missing in its quota. Nothing was brought back. Choose fewer with --since or --letter."
+            )
+        back = await self._store.undelete(account.address, [one.uid for one in chosen])
+        self._record("letters_undeleted", account=account.address, letters=len(back))
+        return [one for one in chosen if one.uid in back]
 
     async def accounts(self, domain: str | None = None) -> list[Account]:
         """All accounts, or those of one domain, by address. Raises BadName, Missing."""

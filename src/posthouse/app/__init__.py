@@ -101,6 +101,7 @@ class App:
                 busy_timeout=config.store.busy_timeout,
                 reserve=config.store.reserve,
                 budget=self._letters,
+                undelete=config.store.undelete,
             ),
             self._log,
         )

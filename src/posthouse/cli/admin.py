@@ -13,6 +13,7 @@ from posthouse.cli.exits import Exit, Problem, Verb, finish, print_json
 from posthouse.cli.invocation import Invocation, explained
 from posthouse.cli.mailstore import run
 from posthouse.cli.output import about, hint, moment, succeed, table
+from posthouse.cli.undelete import account_undelete
 
 if TYPE_CHECKING:
     from posthouse.accounts.directory import AccountDirectory, Added
@@ -45,11 +46,13 @@ def account() -> None:
     posthouse account add anna@example.org boris@example.org --hash-stdin < hashes.txt
     posthouse account passwd anna@example.org
     posthouse account app-password add anna@example.org phone
+    posthouse account undelete anna@example.org --list
     posthouse account list example.org
     """
 
 
 account.add_command(app_password)
+account.add_command(account_undelete)
 
 
 @domain.command("add", cls=Verb)
@@ -282,7 +285,11 @@ def account_remove(invocation: Invocation, addresses: Sequence[str], yes: bool, 
 
 
 def _agreed(addresses: Sequence[str]) -> bool:
-    print(f"Remove {', '.join(addresses)} with all letters? They cannot be brought back. [n] ", end="", file=sys.stderr)
+    print(
+        f"Remove {', '.join(addresses)} with all letters? Only a backup can bring them back. [n] ",
+        end="",
+        file=sys.stderr,
+    )
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes", "д", "да")
 

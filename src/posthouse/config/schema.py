@@ -526,6 +526,19 @@ class StoreSettings:
             empty="none",
         ),
     ] = 16 * MIB
+    undelete: Annotated[
+        float,
+        Setting(
+            Kind.SECONDS,
+            "How long a deleted letter can be brought back (posthouse account undelete). It takes room on the disk, "
+            "not in the quota; when the disk is full, the oldest go first.",
+            unit="seconds",
+            low=0,
+            high=365 * 86_400,
+            source="a week covers a weekend and a short illness; Exchange keeps 14 days, Gmail 30",
+            empty="it is gone at once",
+        ),
+    ] = 7 * 86_400.0
 
 
 @dataclass(slots=True)

@@ -137,6 +137,19 @@ class Delivered:
     failure: str | None = None
 
 
+@dataclass(slots=True)
+class Buried:
+    """A deleted message that can still be brought back, by the UID it had."""
+
+    uid: int
+    letter: str
+    size: int
+    received: float
+    expunged: float
+    recipient: str = ""
+    sender: str = ""
+
+
 class Draft(Protocol):
     """Octets of a letter on their way in. Memory stays constant: what is large goes to a file of its own."""
 
@@ -268,7 +281,18 @@ class Store(Spool, Protocol):
 
     async def update(self, mailbox: int, deleted: Iterable[int], retrieved: Iterable[int]) -> None:
         """Removes messages and marks others as retrieved by POP3, in one transaction; returns once that is on the
-        disk (at once when there is nothing to do). Raises Unavailable: then nothing was removed."""
+        disk (at once when there is nothing to do). Raises Unavailable: then nothing was removed. For a while, as the
+        options say, they can be brought back."""
+        ...
+
+    async def buried(self, mailbox: int, since: float = 0.0) -> list[Buried]:
+        """The messages deleted since then that can be brought back, in the order of their UIDs."""
+        ...
+
+    async def undelete(self, address: str, uids: Sequence[int]) -> dict[int, int]:
+        """Brings messages back that had these UIDs, with new UIDs, which it returns by the old ones, and new
+        unique-ids. Those that ended meanwhile are left out. Raises Missing, Unavailable, or Conflict when they do not
+        fit into the quota: some hundreds are one transaction, those before them are back."""
         ...
 
     # Domains and accounts

@@ -152,6 +152,14 @@ class DataDirectory:
         if self._free is not None and self._free - self._owed < max(self._options.message_limit, octets) * 3 // 2:
             raise Unavailable(Fault.FULL, f"{self._free} octets free in {self.path}")
 
+    def lack(self) -> int:
+        """Octets that are missing on the disk for the next letter and for the reserve to be put aside (again), 0 when
+        there is room."""
+        free = free_octets(self.path)
+        # As `keep_reserve` reckons; what is owed is half of that.
+        aside = 0 if self._reserve.exists() else 2 * self._options.reserve
+        return 0 if free is None else max(0, self._options.message_limit * 3 // 2 + aside - free)
+
     def keep_reserve(self) -> None:
         """Puts the reserve aside when it is not there and there is room for it."""
         size = self._options.reserve
@@ -211,6 +219,10 @@ class NoDirectory(DataDirectory):
 
     def keep_reserve(self) -> None:
         """Nothing is kept aside."""
+
+    def lack(self) -> int:
+        """Nothing is missing."""
+        return 0
 
     def release_reserve(self) -> bool:
         """There is none."""

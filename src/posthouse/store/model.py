@@ -65,6 +65,7 @@ class Options:
     reserve: int = 16_777_216  # octets kept aside so that a full disk can still delete
     # What all drafts hold in memory; no setting of the store's, since it is shared with their envelopes.
     budget: Budget = field(default_factory=lambda: Budget(134_217_728), compare=False)
+    undelete: float = 604_800.0  # seconds for which a deleted letter can be brought back, 0: it is gone at once
 
 
 class UniqueIds:

@@ -125,6 +125,19 @@ _RULES: Final = (
         "The message lies in mailbox {}, which does not exist: nobody can read it.",
     ),
     _Rule(
+        "tombstone",
+        """
+        SELECT 'deleted message ' || (tombstone.id >> 32) || '/' || (tombstone.id & 4294967295), account.address,
+            tombstone.id & 4294967295
+        FROM tombstone LEFT JOIN mailbox ON mailbox.id = tombstone.id >> 32
+        LEFT JOIN account ON account.id = mailbox.account LEFT JOIN message ON message.id = tombstone.id
+        LEFT JOIN content ON content.id = tombstone.content
+        WHERE mailbox.id IS NULL OR message.id IS NOT NULL OR tombstone.id & 4294967295 >= mailbox.uidnext
+            OR (tombstone.content IS NOT NULL AND content.id IS NULL)
+        """,
+        "The deleted message with UID {} has no mailbox or no content, or its UID is another's: it cannot come back.",
+    ),
+    _Rule(
         "references",
         """
         SELECT 'content ' || content.id || ' (letter ' || content.letter || ')', NULL, content.refs,
@@ -268,9 +281,10 @@ class Examination:
                     ).fetchall()
                 }
                 owners = cursor.execute(
-                    "SELECT DISTINCT message.content, account.address FROM message"
-                    " JOIN mailbox ON mailbox.id = message.id >> 32 JOIN account ON account.id = mailbox.account"
-                    " WHERE message.content IN (SELECT value FROM json_each(?)) ORDER BY account.address",
+                    "SELECT DISTINCT copy.content, account.address FROM"
+                    " (SELECT id, content FROM message UNION ALL SELECT id, content FROM tombstone) AS copy"
+                    " JOIN mailbox ON mailbox.id = copy.id >> 32 JOIN account ON account.id = mailbox.account"
+                    " WHERE copy.content IN (SELECT value FROM json_each(?)) ORDER BY account.address",
                     (ids,),
                 ).fetchall()
         except Unavailable:  # then nobody can say whose; the damage itself is certain
@@ -295,6 +309,7 @@ class Examination:
             yield self._read("orphan file", functools.partial(_note_orphans, folder, old, strays))
         if strays:
             time.sleep(_GRACE)  # in a thread of the pool: a file is unlinked just after the COMMIT that forgot it
+            yield from self._still_strays(strays)
         yield [
             Damage(
                 "orphan file",
@@ -304,6 +319,13 @@ class Examination:
             for folder, name in strays
             if self._files.path(name).exists()
         ]
+
+    def _still_strays(self, strays: list[tuple[str, str]]) -> Iterator[list[Damage]]:
+        """Takes out the files that the COMMIT they waited for has named meanwhile."""
+        before, strays[:] = list(strays), []
+        for folder in sorted({folder for folder, _ in before}):
+            names = [name for place, name in before if place == folder]
+            yield self._read("orphan file", functools.partial(_note_orphans, folder, names, strays))
 
     def _is_old(self, path: Path) -> bool:
         """Whether a file is too old to be waiting for the COMMIT that names it."""

@@ -20,6 +20,7 @@ from posthouse.mail.reply import Fault, Unavailable
 from posthouse.observe.log import Log
 from posthouse.ports.queue import Queued
 from posthouse.ports.store import (
+    Buried,
     Conflict,
     Damage,
     Delivered,
@@ -40,6 +41,7 @@ from posthouse.store.model import (
     Options,
     StoreError,
     UniqueIds,
+    decode_envelope,
     encode_envelope,
     header_of,
 )
@@ -52,6 +54,7 @@ from posthouse.store.sqlite.queue import Parts, SqliteQueue
 from posthouse.store.sqlite.registers import Registers
 from posthouse.store.sqlite.scrub import Scrub
 from posthouse.store.sqlite.tally import Tally, skip_numbers
+from posthouse.store.sqlite.tombstones import LIST, TOGETHER, Graveyard, bring_back
 from posthouse.store.sqlite.writer import Writer
 
 T = TypeVar("T")
@@ -116,6 +119,8 @@ class SqliteStore(Registers):
             self._after_unclean_stop(log)
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="posthouse-readers")
         unique_ids = UniqueIds(random)
+        self._unique_ids = unique_ids
+        self._graveyard = Graveyard(directory, clock, options.undelete)
         self._writer = (InlineWriter if directory.in_memory else Writer)(
             open_writer,
             self._readers,
@@ -123,6 +128,7 @@ class SqliteStore(Registers):
             unique_ids,
             options,
             log,
+            self._graveyard,
             changed=self._maildrops.forget,
             tally=self._tally,
         )
@@ -190,7 +196,12 @@ class SqliteStore(Registers):
 
     def draft(self, expected: int | None = None) -> LetterDraft:
         """A new empty draft. Raises Unavailable(FULL) when the disk has too little room."""
-        self._directory.require_room(expected or 0)
+        try:
+            self._directory.require_room(expected or 0)
+        except Unavailable:
+            self._graveyard.soon()
+            self._writer.wake()
+            raise
         return LetterDraft(self._files)
 
     async def deliver(
@@ -266,7 +277,7 @@ class SqliteStore(Registers):
 
     async def maildrop(self, mailbox: int) -> Maildrop:
         """The messages of a mailbox now."""
-        if (known := self._maildrops.get(mailbox)) is not None:
+        if (known := self._maildrops.get(mailbox, self._lookups.mark())) is not None:
             return known
         row = self._readers.inline(_LIST, {"mailbox": mailbox, "most": _SHORT_LIST})[0]
         if row[0] is not None and row[0] > _SHORT_LIST:
@@ -347,9 +358,31 @@ class SqliteStore(Registers):
         gone = list(deleted)
         seen = list(set(retrieved).difference(gone))
         if gone or seen:
+            now = self._clock.now() if self._options.undelete else None
             await self._change(
-                functools.partial(jobs.update, mailbox, gone, seen), frees=bool(gone), mailboxes=(mailbox,)
+                functools.partial(jobs.update, mailbox, gone, seen, now), frees=bool(gone), mailboxes=(mailbox,)
             )
+
+    async def buried(self, mailbox: int, since: float = 0.0) -> list[Buried]:
+        """The deleted messages of a mailbox that can be brought back, in the order of their UIDs."""
+        rows = await self._in_thread(self._listing, LIST, (mailbox, since))
+        return [_buried(*row) for row in rows]
+
+    async def undelete(self, address: str, uids: Sequence[int]) -> dict[int, int]:
+        """Brings deleted messages back. Raises Missing, Conflict."""
+        account = await self.find_account(address)
+        if account is None:
+            raise Missing(f"there is no account {address}")
+        back: dict[int, int] = {}
+        try:
+            for at in range(0, len(uids), TOGETHER):
+                work = functools.partial(
+                    bring_back, address, uids[at : at + TOGETHER], self._unique_ids, self._clock.now()
+                )
+                back |= await self._change(work, mailboxes=(account.inbox,))
+        finally:
+            self._lookups.changed()
+        return back
 
     # Accounts and their mail
 
@@ -361,7 +394,7 @@ class SqliteStore(Registers):
         if not self.lock(account.inbox):
             raise Conflict(f"the maildrop of {address} is in use")
         try:
-            return await self._administer(functools.partial(jobs.remove_account, address), frees=True)
+            return await self._administer(functools.partial(jobs.remove_account, address), final=True)
         finally:
             self.unlock(account.inbox)
 
@@ -401,6 +434,13 @@ class SqliteStore(Registers):
 
 def _given(connection: sqlite3.Connection) -> sqlite3.Connection:
     return connection
+
+
+def _buried(
+    uid: int, letter: str, size: int, received: float, expunged: float, recipient: str, envelope: str
+) -> Buried:
+    sender = decode_envelope(envelope).sender
+    return Buried(uid, letter, size, received, expunged, recipient, "" if sender is None else str(sender))
 
 
 _FETCH_STEP: Final = 16

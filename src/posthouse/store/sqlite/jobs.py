@@ -22,6 +22,8 @@ from posthouse.store.sqlite.pool import PAGE
 INBOX: Final = "INBOX"
 LAST_UID: Final = 4_294_967_295  # RFC 9051 §2.3.1.1
 
+_KEPT: Final = "id, unique_id, content, size, flags, retrieved, eight_bit, received, saved, keywords, recipient, notify"
+
 _json: Final = msgspec.json.Encoder()
 
 
@@ -45,6 +47,7 @@ class Job:
     weight: int = 0  # octets it keeps in memory
     frees: bool = False  # gives room back: a full disk's reserve is spent for it
     mailboxes: Sequence[int] = ()  # that are changed
+    thorough: bool = False  # what it frees is overwritten on the disk
     lazy: bool = False  # a note that may be lost in a crash: alone it costs no sync
     result: Any = None
     error: Exception | None = None
@@ -82,9 +85,15 @@ def ids_of(mailbox: int, uids: Iterable[int]) -> list[int]:
 
 
 def update(
-    mailbox: int, deleted: Sequence[int], retrieved: Sequence[int], cursor: sqlite3.Cursor, batch: Batch
+    mailbox: int,
+    deleted: Sequence[int],
+    retrieved: Sequence[int],
+    now: float | None,
+    cursor: sqlite3.Cursor,
+    batch: Batch,
 ) -> None:
-    """Removes and marks messages of one mailbox; of one that is gone meanwhile nothing is left to do."""
+    """Removes and marks messages of one mailbox; of one that is gone meanwhile nothing is left to do. What is removed
+    leaves tombstones of this time, with None it is gone for good."""
     if retrieved:
         ids = _json.encode(ids_of(mailbox, retrieved)).decode()
         cursor.execute(
@@ -94,11 +103,19 @@ def update(
         batch.pages += cursor.rowcount
     if deleted:
         ids = _json.encode(ids_of(mailbox, deleted)).decode()
-        _delete(mailbox, "id IN (SELECT value FROM json_each(?))", (ids,), cursor, batch)
+        _delete(mailbox, "id IN (SELECT value FROM json_each(?))", (ids,), now, cursor, batch)
 
 
-def _delete(mailbox: int, which: str, parameters: tuple[object, ...], cursor: sqlite3.Cursor, batch: Batch) -> int:
-    """Deletes messages of one mailbox, their contents when nobody else has them; returns how many there were."""
+def _delete(
+    mailbox: int,
+    which: str,
+    parameters: tuple[object, ...],
+    now: float | None,
+    cursor: sqlite3.Cursor,
+    batch: Batch,
+) -> int:
+    """Deletes messages of one mailbox, without a time for tombstones their contents too when nobody else has them;
+    returns how many there were."""
     # One step each: every row given to Python costs a turn of the interpreter lock.
     count, octets, contents = cursor.execute(
         f"SELECT count(*), sum(size), json_group_array(content) FROM message WHERE {which}",  # noqa: S608 (fixed texts)
@@ -106,8 +123,11 @@ def _delete(mailbox: int, which: str, parameters: tuple[object, ...], cursor: sq
     ).fetchall()[0]
     if not count:
         return 0
-    cursor.execute(f"DELETE FROM message WHERE {which}", parameters)  # noqa: S608 (fixed texts)
-    release(msgspec.json.decode(contents, type=list[int]), cursor, batch)
+    if now is None:
+        cursor.execute(f"DELETE FROM message WHERE {which}", parameters)  # noqa: S608 (fixed texts)
+        release(msgspec.json.decode(contents, type=list[int]), cursor, batch)
+    else:
+        bury(mailbox, which, parameters, now, cursor)
     cursor.execute(
         "UPDATE mailbox SET messages = messages - ?, octets = octets - ?, highestmodseq = highestmodseq + 1"
         " WHERE id = ?",
@@ -116,6 +136,32 @@ def _delete(mailbox: int, which: str, parameters: tuple[object, ...], cursor: sq
     batch.changed = batch.freed = True
     batch.pages += count * 3
     return int(count)
+
+
+def bury(mailbox: int, which: str, parameters: Sequence[object], now: float, cursor: sqlite3.Cursor) -> None:
+    """Moves messages to the tombstones; the caller counts them out of their mailbox."""
+    cursor.execute(
+        f"INSERT INTO tombstone ({_KEPT}, orcpt, prefix, modseq, expunged) SELECT {_KEPT}, orcpt, prefix,"  # noqa: S608 (fixed texts)
+        f" (SELECT highestmodseq + 1 FROM mailbox WHERE id = ?), ? FROM message WHERE {which}",
+        (mailbox, now, *parameters),
+    )
+    cursor.execute(f"DELETE FROM message WHERE {which}", parameters)  # noqa: S608 (fixed texts)
+
+
+def forget(which: str, parameters: Sequence[object], cursor: sqlite3.Cursor, batch: Batch) -> int:
+    """Ends tombstones for good, with the contents that nobody else has; returns the octets."""
+    count, octets, ids, contents = cursor.execute(
+        "SELECT count(*), sum(size), json_group_array(id), json_group_array(content) FROM"  # noqa: S608 (fixed texts)
+        f" (SELECT id, size, content FROM tombstone WHERE {which})",
+        parameters,
+    ).fetchall()[0]
+    if not count:
+        return 0
+    cursor.execute("DELETE FROM tombstone WHERE id IN (SELECT value FROM json_each(?))", (ids,))
+    release([one for one in msgspec.json.decode(contents) if one is not None], cursor, batch)
+    batch.changed = batch.freed = True
+    batch.pages += 2 * count + octets // PAGE
+    return int(octets)
 
 
 def release(contents: list[int], cursor: sqlite3.Cursor, batch: Batch) -> None:
@@ -273,7 +319,8 @@ def remove_account(address: str, cursor: sqlite3.Cursor, batch: Batch) -> int:
     count = 0
     for (mailbox,) in cursor.execute("SELECT id FROM mailbox WHERE account = ?", (account,)).fetchall():
         base = mailbox << 32
-        count += _delete(mailbox, "id BETWEEN ? AND ?", (base, base + LAST_UID), cursor, batch)
+        count += _delete(mailbox, "id BETWEEN ? AND ?", (base, base + LAST_UID), None, cursor, batch)
+        forget("id BETWEEN ? AND ?", (base, base + LAST_UID), cursor, batch)
     cursor.execute("DELETE FROM mailbox WHERE account = ?", (account,))
     cursor.execute("DELETE FROM sender WHERE account = ?", (account,))
     cursor.execute("DELETE FROM credential WHERE account = ?", (account,))

@@ -61,6 +61,10 @@ class Lookups:
         with contextlib.suppress(OSError):  # without it, changes by others are seen within a second
             self._mark = Mark(directory.path / MARKER)
 
+    def mark(self) -> bytes:
+        """What is another one when any process changed a domain or an account, or brought mail back."""
+        return b"" if self._mark is None else self._mark.read()
+
     def close(self) -> None:
         """Lets go of the mark."""
         if self._mark is not None:
@@ -152,19 +156,24 @@ class Lookups:
 class Maildrops:
     """Short maildrops, for clients that look for mail every minute. Lives on the event loop's thread.
 
-    Only this process changes mailboxes while it serves, and `forget` is called before anybody is told of a change:
+    Only this process changes mailboxes while it serves, but for letters that a command brings back, which changes the
+    mark of the lookups; and `forget` is called before anybody is told of a change:
     so nobody who heard of a letter, or of a deletion, sees a maildrop from before it.
     """
 
-    __slots__ = ("_clock", "_kept", "_rows")
+    __slots__ = ("_clock", "_kept", "_mark", "_rows")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._kept: dict[int, tuple[Maildrop, float]] = {}
         self._rows = 0
+        self._mark = b""
 
-    def get(self, mailbox: int) -> Maildrop | None:
+    def get(self, mailbox: int, mark: bytes) -> Maildrop | None:
         """The maildrop as it was read not long ago, if nothing changed since."""
+        if mark != self._mark:
+            self._mark = mark
+            self.forget(list(self._kept))
         kept = self._kept.get(mailbox)
         if kept is None:
             return None

@@ -79,10 +79,15 @@ class InlineWriter(Writer):
         """Carries out an admitted job."""
         self._guarded([job])
         self.settle([job])
+        if self._graveyard.due():
+            self._tidy(self._end_tombstones)
 
     def _recover(self) -> None:
         """A fault has left nothing behind: the transaction was rolled back, and the connection is the database."""
         self._sick = False
+
+    def wake(self) -> None:
+        """Nothing waits for its turn here."""
 
     async def close(self) -> None:
         """Nothing is under way."""

@@ -196,10 +196,10 @@ class Registers:
 
     # How all of a store is changed and listed
 
-    async def _administer(self, work: Callable[[Any, Batch], T], *, frees: bool = False) -> T:
-        """A change of domains or accounts, which all processes see at once."""
+    async def _administer(self, work: Callable[[Any, Batch], T], *, final: bool = False) -> T:
+        """A change of domains or accounts, which all processes see at once. A `final` one leaves nothing behind."""
         try:
-            return await self._change(work, frees=frees)
+            return await self._change(work, frees=final, thorough=final)
         finally:
             self._lookups.changed()
 
@@ -210,11 +210,12 @@ class Registers:
         frees: bool = False,
         mailboxes: Sequence[int] = (),
         lazy: bool = False,
+        thorough: bool = False,
         weight: int = 0,
     ) -> T:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._writer.admit(weight)
-        self._writer.submit(Job(future, work, weight, frees, mailboxes, lazy=lazy))
+        self._writer.submit(Job(future, work, weight, frees, mailboxes, lazy=lazy, thorough=thorough))
         return await future
 
     async def _in_thread(self, work: Callable[..., T], *arguments: Any) -> T:

@@ -24,6 +24,7 @@ from posthouse.store.sqlite.deposits import deposit
 from posthouse.store.sqlite.jobs import Batch, Deposit, Job
 from posthouse.store.sqlite.pool import CHECKPOINT_OCTETS, PAGE, Readers, unavailable
 from posthouse.store.sqlite.tally import Tally
+from posthouse.store.sqlite.tombstones import Graveyard
 
 BATCH: Final = 1024  # jobs of one transaction at most
 IDLE: Final = 0.5  # seconds without work after which the writer tidies up
@@ -59,6 +60,7 @@ class Writer:
         unique_ids: UniqueIds,
         options: Options,
         log: Log | None,
+        graveyard: Graveyard,
         *,
         changed: Callable[[Sequence[int]], None] = lambda mailboxes: None,
         tally: Tally | None = None,
@@ -71,6 +73,7 @@ class Writer:
         self._unique_ids = unique_ids
         self._options = options
         self._log = log
+        self._graveyard = graveyard
         self._jobs: queue.SimpleQueue[Job | Deposit | None] = queue.SimpleQueue()
         self._waiting = 0  # jobs and their octets, counted on the event loop's thread only
         self._octets = 0
@@ -86,6 +89,8 @@ class Writer:
         self._connection = open_one()
         self._cursor = self._connection.cursor()
         self._unsynced = False  # the connection's COMMITs do not sync: only while a lazy batch is written
+        self._thorough = False  # the connection overwrites all that it frees
+        self._traces = False  # the WAL may have what was overwritten in the database file
         self._begin()
 
     def _begin(self) -> None:
@@ -107,6 +112,14 @@ class Writer:
     def submit(self, job: Job | Deposit) -> None:
         """Hands over an admitted job (any thread)."""
         self._jobs.put(job)
+
+    def wake(self) -> None:
+        """Has the chores looked at soon, though no job waits."""
+        if not self._waiting and not self._stopping:
+            nobody: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            nobody.cancel()
+            self._jobs.put(Job(nobody, _nothing))
+            self._waiting += 1
 
     def settle(self, jobs: Jobs) -> None:
         """Counts jobs out and tells their callers."""
@@ -145,15 +158,24 @@ class Writer:
                 self._answer(jobs)
                 if self._pages * PAGE > CHECKPOINT_OCTETS:
                     self._tidy(self._checkpoint)
-            else:
-                self._tidy(self._probe if self.read_only else self._chore)
+            elif self.read_only:
+                self._tidy(self._probe)
+            elif self._chores and not self._graveyard.due():
+                self._tidy(self._chore)
+            if self._files.directory.serve and not self.read_only and self._graveyard.due():
+                self._tidy(self._end_tombstones)
         if not self._sick and self._files.directory.serve:
             self._tidy(self._last_checkpoint)
+        elif not self._sick:
+            self._tidy(self._cover_traces)
         self._close()
 
     def _take(self) -> Jobs | None:
         """Everything that waits; an empty list after a while without anything, None at the end."""
         pause = PROBE if self.read_only else self._pause if self._chores else None
+        if self._files.directory.serve and not self.read_only:
+            wait = self._graveyard.wait()
+            pause = wait if pause is None else min(pause, wait)
         try:
             first = self._jobs.get(timeout=pause)
         except queue.Empty:
@@ -195,26 +217,31 @@ class Writer:
         try:
             self._recover()
             self._choose_sync(lazy=all(isinstance(job, Job) and job.lazy for job in jobs))
+            self._choose_wiping(thorough=any(isinstance(job, Job) and job.thorough for job in jobs))
             self._cursor.execute("BEGIN IMMEDIATE")
             self._deposit([job for job in jobs if isinstance(job, Deposit)], batch)
             for job in jobs:
                 if isinstance(job, Job):
                     self._alone(job, functools.partial(self._work, job), batch)
             if batch.changed:
-                self._cursor.execute(
-                    "UPDATE state SET commits = commits + 1, content = max(content, ?)", (batch.content,)
-                )
-                self._cursor.execute("COMMIT")
-                if self._tally is not None and not self._unsynced:
-                    self._tally.add()
-            else:
-                self._cursor.execute("ROLLBACK")
+                self._count(batch.content)
+            self._cursor.execute("COMMIT" if batch.changed else "ROLLBACK")
         except sqlite3.Error as problem:
             self._fault(jobs, problem)
             return
         self._failures = 0
-        self._chores |= batch.changed and self._files.directory.serve
         self._pause = IDLE
+        self._reached_the_disk(batch)
+
+    def _count(self, content: int = 0) -> None:
+        self._cursor.execute("UPDATE state SET commits = commits + 1, content = max(content, ?)", (content,))
+
+    def _reached_the_disk(self, batch: Batch) -> None:
+        """What follows when a transaction succeeded."""
+        if batch.changed and self._tally is not None and not self._unsynced:
+            self._tally.add()
+        self._chores |= batch.changed and self._files.directory.serve
+        self._traces |= batch.freed and self._thorough
         self._pages += batch.pages + 4
         self._files.remove(batch.files)
 
@@ -224,6 +251,13 @@ class Writer:
         if lazy != self._unsynced:
             self._cursor.execute(f"PRAGMA synchronous={'NORMAL' if lazy else 'FULL'}")
             self._unsynced = lazy
+
+    def _choose_wiping(self, *, thorough: bool) -> None:
+        """Before each transaction: a thorough one overwrites every page that it frees, which costs a write each; others
+        only what they write anyway."""
+        if thorough != self._thorough:
+            self._cursor.execute(f"PRAGMA secure_delete={'ON' if thorough else 'FAST'}").fetchall()
+            self._thorough = thorough
 
     def _deposit(self, deposits: list[Deposit], batch: Batch) -> None:
         """All letters together, as the first work of the transaction; when one of them is bad, the transaction begins
@@ -319,7 +353,7 @@ class Writer:
             return
         old, self._connection = self._connection, self._open()
         self._cursor = self._connection.cursor()
-        self._unsynced = False
+        self._unsynced = self._thorough = False
         with contextlib.suppress(sqlite3.Error):
             old.close()
         self._readers.renew()
@@ -381,10 +415,37 @@ class Writer:
                 self._checkpoint()
         if free - SLICE <= SLACK:
             self._checkpoint()
+            self._cover_traces()
             self._forget_doubtful()
             self._files.directory.keep_reserve()
             self._cursor.execute("PRAGMA shrink_memory")
             self._chores = False
+
+    def _cover_traces(self) -> None:
+        """Takes from the WAL what was overwritten in the database file."""
+        if self._traces:
+            busy, _, _ = self._cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0]
+            self._traces = bool(busy)
+
+    def _end_tombstones(self) -> None:
+        """One slice of deleted letters whose time is over, or that a full disk has no room for."""
+        self._recover()
+        self._choose_sync(lazy=False)
+        self._choose_wiping(thorough=True)
+        batch = Batch()
+        try:
+            self._cursor.execute("BEGIN IMMEDIATE")
+            self._graveyard.end(self._cursor, batch)
+            if batch.changed:
+                self._count()
+            self._cursor.execute("COMMIT" if batch.changed else "ROLLBACK")
+        except sqlite3.OperationalError as problem:
+            if problem.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:  # the next try has that room
+                self._rollback()
+                _ = self._files.directory.release_reserve() or self._shrink()
+            raise
+        if batch.changed:
+            self._reached_the_disk(batch)
 
     def _forget_doubtful(self) -> None:
         """Unlinks the files of failed batches, once it is certain that no row names them."""
@@ -402,6 +463,10 @@ class Writer:
     def _close(self) -> None:
         with contextlib.suppress(sqlite3.Error):
             self._connection.close()
+
+
+def _nothing(cursor: sqlite3.Cursor, batch: Batch) -> None:
+    """Wakes the writer up."""
 
 
 def _merge(batch: Batch, trial: Batch) -> None:
