@@ -40,6 +40,7 @@ torture: ## kill the server 200 times under load, also while it carries letters 
 	@$(BIN)/python -m tests.torture.outbox --rounds $(ROUNDS)
 	@$(BIN)/python -m tests.torture.collector --rounds $$(( ($(ROUNDS) + 4) / 5 ))
 	@$(BIN)/python -m tests.torture.machine --rounds $(FAULTS)
+	@$(BIN)/python -m tests.torture.upgrade
 	@$(BIN)/python -m tests.torture.timing
 	@$(BIN)/python -m tests.lab.power --rounds $(ROUNDS)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 from dataclasses import replace
 
 import pytest
@@ -85,6 +87,51 @@ async def test_after_their_time_they_are_gone_with_their_contents(house: House) 
         await house.opened.pop().close()
         assert list((house.path / "content").glob("*/*")) == []
         house.open()
+
+
+@pytest.mark.parametrize("removed", [False, True], ids=["after their time", "with their account"])
+async def test_no_octet_of_them_stays_in_the_database(house: House, removed: bool) -> None:
+    """Of letters in one cell, in overflow pages and in files, among others that stay; looked at under a server that
+    runs. Without overwriting, what was freed could be read in the database file and in its WAL."""
+    house.need_disk()
+    account, other = await house.account(), await house.account("other@x.mail")
+    chance = random.Random(7)
+    for number in range(400):
+        body = b"SECRET%05d" % number if number % 3 else b"PUBLIC%05d" % number
+        size = chance.choice((3, 30, 300, 3000, 15_000))
+        prefix = PREFIX.replace(b"here", b"HIDDEN" if number % 3 else b"KNOWN")
+        await house.deliver(LETTER + body * size, account.id if number % 3 else other.id, prefix=prefix)
+    gone = (await uids(house, account.inbox))[:-1]
+    await house.store.update(account.inbox, gone, [])
+    assert traces(house) > 0
+    if removed:
+        await house.store.remove_account(account.address)
+    else:
+        await house.store.update(account.inbox, await uids(house, account.inbox), [])
+        house.clock.wall += WEEK + 1
+    for _ in range(400):
+        house.clock.wall += 1
+        await house.deliver(LETTER, other.id)
+        await asyncio.sleep(0.02)
+        if not await house.store.buried(account.inbox):
+            break
+    assert await house.store.buried(account.inbox) == []
+    for _ in range(200):  # its chores
+        if not traces(house):
+            break
+        await asyncio.sleep(0.02)
+    assert traces(house) == 0
+    assert await house.damages() == []
+
+
+def traces(house: House) -> int:
+    """How often the letters' octets stand in the files of the data directory."""
+    count = 0
+    for path in house.path.rglob("*"):
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # a file may be removed just now
+            octets = path.read_bytes()
+            count += octets.count(b"SECRET") + octets.count(b"HIDDEN")
+    return count
 
 
 async def test_switched_off_a_deletion_is_final(house: House) -> None:

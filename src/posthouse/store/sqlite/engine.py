@@ -360,7 +360,10 @@ class SqliteStore(Registers):
         if gone or seen:
             now = self._clock.now() if self._options.undelete else None
             await self._change(
-                functools.partial(jobs.update, mailbox, gone, seen, now), frees=bool(gone), mailboxes=(mailbox,)
+                functools.partial(jobs.update, mailbox, gone, seen, now),
+                frees=bool(gone),
+                thorough=bool(gone),
+                mailboxes=(mailbox,),
             )
 
     async def buried(self, mailbox: int, since: float = 0.0) -> list[Buried]:

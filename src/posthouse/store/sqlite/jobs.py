@@ -35,7 +35,7 @@ class Batch:
     files: list[str] = field(default_factory=list)  # content files that no row names once this is committed
     changed: bool = False
     pages: int = 0  # pages written, reckoned from above
-    freed: bool = False
+    freed: bool = False  # something is gone for good
 
 
 @dataclass(slots=True, eq=False)
@@ -133,7 +133,8 @@ def _delete(
         " WHERE id = ?",
         (count, octets, mailbox),
     )
-    batch.changed = batch.freed = True
+    batch.changed = True
+    batch.freed |= now is None
     batch.pages += count * 3
     return int(count)
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from posthouse.mail.reply import Fault, Unavailable
 from posthouse.store.model import StoreError, StoreTooNew
-from posthouse.store.sqlite.upgrade import keep_copy, remove_old_copies
+from posthouse.store.sqlite.upgrade import FOLDER, keep_copy, remove_old_copies
 
 APPLICATION_ID: Final = 0x50487365  # "PHse"
 OLDEST_SQLITE: Final = (3, 38, 0)  # STRICT tables 3.37, UPDATE FROM 3.33, json_each built in 3.38
@@ -90,7 +90,8 @@ def _prepare(connection: sqlite3.Connection, path: Path, now: float, serve: bool
     if version > len(migrations):
         raise StoreTooNew(
             f"{path} was written by a newer Posthouse (its form is {version}, this program knows {len(migrations)}). "
-            "Nothing was changed. Install the newer version again, or restore a backup of the older one."
+            "Nothing was changed. Install the newer version again, or go back to the copy of the database that was "
+            f"kept in {path.parent / FOLDER}, without the mail that came since."
         )
     if 0 < version < len(migrations) and not serve:
         raise StoreError(
