@@ -10,7 +10,7 @@ FAULTS ?= 5
 CUTS ?= 40
 FUZZ ?= --seconds 600
 
-.PHONY: help run test check torture peers fuzz bench box docs clean
+.PHONY: help run test check torture soak peers fuzz bench box docs clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile
@@ -47,6 +47,10 @@ torture: ## kill the server 200 times under load, also while it carries letters 
 peers: ## cut the power of Posthouse, Postfix and Dovecot side by side, as root (CUTS=n)
 	@sh tools/prepare.sh dev
 	@$(BIN)/python -m tests.torture.peers --cuts $(CUTS)
+
+soak: ## an hour of everything at once: nothing is lost, and neither memory nor the store grows (SOAK="--minutes 10")
+	@sh tools/prepare.sh dev
+	@$(BIN)/python -m tests.torture.soak $(SOAK)
 
 fuzz: ## random octets against every core and parser for ten minutes (FUZZ="--seconds 60 --only smtp-server")
 	@sh tools/prepare.sh dev

@@ -315,3 +315,15 @@ async def test_what_lies_in_the_future_is_brought_back(house: House) -> None:
     assert await queue.mend_times(now - 86400) == 1
     (item,) = await queue.items(Wanted())
     assert (item.accepted, item.due) == (now - 86400, now - 86400)
+
+
+async def test_its_numbers_grow_whatever_the_clock_does(house: House) -> None:
+    """Would catch a number that is given twice: a result would settle somebody else's letter."""
+    numbers = []
+    for days in (400, -401, 1):
+        house.clock.wall += days * 86_400
+        await accept(house, waiting("a@far.example", house))
+        (item,) = await house.store.queue.items(Wanted())
+        numbers.append(item.id)
+        assert await house.store.queue.drop(Wanted(ids=(item.id,))) == 1
+    assert numbers == sorted(set(numbers))

@@ -13,6 +13,7 @@ import random
 import resource
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -295,6 +296,38 @@ time.time = _wrong
 """
 
 
+class Numbers:
+    """UIDs and the queue's numbers, as the database has them: new ones are greater than all before them."""
+
+    def __init__(self, trial: Trial) -> None:
+        self._trial = trial
+        self._uids, self._items, self._content = self._look()
+
+    def _look(self) -> tuple[set[int], set[int], int]:
+        """The ids of all letters, deleted ones too, those of the queue, and the number of the last content, of which
+        the queue makes its own."""
+        with contextlib.closing(sqlite3.connect(self._trial.data / "posthouse.db", timeout=10)) as connection:
+            uids = connection.execute("SELECT id FROM message UNION ALL SELECT id FROM tombstone").fetchall()
+            items = connection.execute("SELECT id FROM queue").fetchall()
+            ((content,),) = connection.execute("SELECT content FROM state").fetchall()
+        return {id for (id,) in uids}, {id for (id,) in items}, content
+
+    def require_growth(self, days: int) -> None:
+        """Has letters taken for here and for elsewhere after a jump by so many days, and looks at their numbers."""
+        books = self._trial.books
+        here, onward = len(books.here), len(books.onward)
+        while len(books.here) == here or len(books.onward) == onward:
+            self._trial.taken_again()
+        uids, items, content = self._look()
+        fresh = uids - self._uids
+        grown = bool(fresh) and min(fresh) > max(self._uids, default=0) and content > self._content
+        if not grown or min(items - self._items, default=1 << 62) <= max(self._items, default=0):
+            books.complaints.append(
+                f"after a jump by {days} days: UIDs {sorted(fresh)[:3]}, items {sorted(items)[:3]}, content {content}"
+            )
+        self._uids, self._items, self._content = uids, items | self._items, content
+
+
 def jump(folder: Path, chance: random.Random) -> Score:
     """X9: the wall clock of the running server jumps by +400 days and by -1 day, and it is started at such times.
 
@@ -307,18 +340,19 @@ def jump(folder: Path, chance: random.Random) -> Score:
     environment = {"PYTHONPATH": str(folder / "python")}
     trial = Trial(folder / "data", environment=environment)
     try:
+        numbers = Numbers(trial)
         with trial.load():
             for offset in (400, -1, 0):
                 time.sleep(chance.uniform(0.3, 1.0))  # load before the jump
                 replaced = folder / "clock.new"
                 replaced.write_text(str(offset * 86400))
                 replaced.replace(clock)
-                trial.taken_again()
+                numbers.require_growth(offset)
         for offset in (400, -1):
             trial.server.stop()
             clock.write_text(str(offset * 86400))
             trial.restart()
-            trial.taken_again()
+            numbers.require_growth(offset)
         return trial.judge("X9 the clock jumps")
     except BaseException:
         trial.abandon()

@@ -14,7 +14,7 @@ import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,10 +48,10 @@ class Sink(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     request_queue_size = 128  # with fewer the system drops connections that the client believes to have
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _SinkSession)
-        self.taken: Counter[int] = Counter()
-        self.torn: list[int] = []
+    def __init__(self, before: Sink | None = None) -> None:
+        super().__init__(("127.0.0.1", 0 if before is None else before.port), _SinkSession)
+        self.taken: Counter[int] = Counter() if before is None else before.taken
+        self.torn: list[int] = [] if before is None else before.torn
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
@@ -159,6 +159,7 @@ class Trial:
         self.books = Books()
         self.sink = Sink()
         self.may_double = False
+        self.mailboxes = [READER]
         if not (data / "posthouse.db").exists():
             prepare_data(data)
         run_posthouse(data, "network", "add", "127.0.0.0/8", "--allow", "relay")
@@ -179,7 +180,7 @@ class Trial:
     def load(self, senders: int = 3) -> Iterator[None]:
         """Senders and a reader at work for the length of the block."""
         self._stop.clear()
-        works = [self._send] * senders + [self._delete]
+        works = self._works(senders)
         self._threads = [threading.Thread(target=self._guarded, args=(work,), daemon=True) for work in works]
         for thread in self._threads:
             thread.start()
@@ -192,8 +193,11 @@ class Trial:
                 if thread.is_alive():
                     self.books.complaints.append("a client waits for an answer for more than 90 s")
 
-    def _guarded(self, work: object) -> None:
-        assert callable(work)
+    def _works(self, senders: int) -> list[Callable[[], None]]:
+        """What goes on at once; each ends with `_stop`."""
+        return [self._send] * senders + [self._delete]
+
+    def _guarded(self, work: Callable[[], None]) -> None:
         try:
             work()
         except AssertionError as error:
@@ -254,18 +258,23 @@ class Trial:
 
     def _delete_some(self) -> None:
         with logged_in(self.server.pop3, READER) as session:
-            count = int(session.pop(b"STAT").split()[1])
-            marked: set[int] = set()
-            for number in range(1, min(count, 8) + 1):
-                session.pop(b"RETR %d" % number)
-                found, whole = read(session.multiline())
-                if not whole:
-                    self.books.complaints.append(f"letter {found} was handed out torn")
-                session.pop(b"DELE %d" % number)
-                marked.add(found)
-            self.books.perhaps |= marked
-            session.pop(b"QUIT")
-            self.books.deleted |= marked
+            self._read_and_delete(session)
+
+    def _read_and_delete(self, session: Raw) -> int:
+        """Deletes up to eight letters of a session, which it ends; returns how many were there."""
+        count = int(session.pop(b"STAT").split()[1])
+        marked: set[int] = set()
+        for number in range(1, min(count, 8) + 1):
+            session.pop(b"RETR %d" % number)
+            found, whole = read(session.multiline())
+            if not whole:
+                self.books.complaints.append(f"letter {found} was handed out torn")
+            session.pop(b"DELE %d" % number)
+            marked.add(found)
+        self.books.perhaps |= marked
+        session.pop(b"QUIT")
+        self.books.deleted |= marked
+        return count
 
     # Judging
 
@@ -293,10 +302,11 @@ class Trial:
         self.run_empty()
         found: Counter[int] = Counter()
         torn = 0
-        for octets in collect(self.server.pop3, READER, delete=False):
-            number, whole = read(octets)
-            found[number] += 1
-            torn += not whole
+        for mailbox in self.mailboxes:
+            for octets in collect(self.server.pop3, mailbox, delete=False):
+                number, whole = read(octets)
+                found[number] += 1
+                torn += not whole
         notices = collect(self.server.pop3, SENDER)
         self.server.stop()
         score = Score(name, 1, len(books.here) + len(books.onward), len(books.deleted), sum(books.refusals.values()))
