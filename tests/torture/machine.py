@@ -23,9 +23,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.system.letters import MIB
-from tests.system.raw import greeted, logged_in
+from tests.system.raw import collect, greeted, logged_in, stuffed
 from tests.system.server import READER, SENDER, Server, prepare_data, wait_for
-from tests.torture.trial import Score, Trial
+from tests.torture.trial import Score, Trial, content
 
 CALLS = ("fsync", "fdatasync", "pwrite64", "write", "rename", "openat")
 
@@ -161,6 +161,32 @@ def queue_on_full_disk(folder: Path, chance: random.Random) -> Score:
             (disk / "ballast").unlink()
             trial.taken_again()
             return trial.judge("X5 the queue on a full disk")
+        except BaseException:
+            trial.abandon()
+            raise
+
+
+def deleted_on_full_disk(folder: Path, chance: random.Random) -> Score:
+    """X5: deleted letters that could still be brought back give way: nothing else makes room, and letters are taken."""
+    with small_disk(folder / "disk", 64) as disk:
+        data = prepare_data(disk / "data")
+        (data / "posthouse.toml").write_text("[smtp]\nmessage = 4_194_304\n[store]\nreserve = 4_194_304\n")
+        trial = Trial(data)
+        try:
+            lines = (1000, 1500) if chance.random() < 0.5 else (40_000, 50_000)  # in rows, in files
+            with greeted(trial.server.smtp) as session:
+                for _ in range(20_000_000 // (lines[1] * 70)):
+                    session.ask(b"MAIL FROM:<%s>" % SENDER.encode(), b"250")
+                    session.ask(b"RCPT TO:<%s>" % READER.encode(), b"250")
+                    session.ask(b"DATA", b"354")
+                    session.send(stuffed(content(trial.books.next(), chance.randint(*lines))))
+                    assert session.reply().startswith(b"250")
+            collect(trial.server.pop3, READER)
+            with contextlib.suppress(OSError), (disk / "ballast").open("wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(65536))
+            after = trial.taken_again()
+            return trial.judge("X5 deleted letters give way", f"taken again after {after:.1f} s")
         except BaseException:
             trial.abandon()
             raise
@@ -389,6 +415,7 @@ ROWS: dict[str, Row] = {
     **{call: _failing(call) for call in CALLS},
     "full": fill_disk,
     "full-queue": queue_on_full_disk,
+    "full-deleted": deleted_on_full_disk,
     "descriptors": no_descriptors,
     "memory": little_memory,
     "slow": slow_disk,

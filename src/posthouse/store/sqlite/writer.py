@@ -49,6 +49,13 @@ _REFUSALS: Final = (Conflict, Missing, Unavailable)
 Jobs = Sequence[Job | Deposit]
 
 
+class _Wake:
+    """Stands among the jobs and is none."""
+
+
+_WAKE: Final = _Wake()
+
+
 class Writer:
     """Takes jobs from the event loop, carries them out in batches, and answers once they are on the disk."""
 
@@ -74,7 +81,8 @@ class Writer:
         self._options = options
         self._log = log
         self._graveyard = graveyard
-        self._jobs: queue.SimpleQueue[Job | Deposit | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Job | Deposit | _Wake | None] = queue.SimpleQueue()
+        self._woken = False  # one wake is on its way
         self._waiting = 0  # jobs and their octets, counted on the event loop's thread only
         self._octets = 0
         self._failures = 0
@@ -114,12 +122,10 @@ class Writer:
         self._jobs.put(job)
 
     def wake(self) -> None:
-        """Has the chores looked at soon, though no job waits."""
-        if not self._waiting and not self._stopping:
-            nobody: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            nobody.cancel()
-            self._jobs.put(Job(nobody, _nothing))
-            self._waiting += 1
+        """Has the chores done now, though it was idle for less than they wait for."""
+        if not self._woken:
+            self._woken = True
+            self._jobs.put(_WAKE)
 
     def settle(self, jobs: Jobs) -> None:
         """Counts jobs out and tells their callers."""
@@ -182,13 +188,20 @@ class Writer:
             return []
         if first is None:
             return None
-        jobs: list[Job | Deposit] = [first]
+        jobs: list[Job | Deposit] = []
+        if isinstance(first, _Wake):
+            self._woken = False
+        else:
+            jobs.append(first)
         for _ in range(min(self._jobs.qsize(), BATCH - 1)):
             job = self._jobs.get()
             if job is None:
                 self._jobs.put(None)
                 break
-            jobs.append(job)
+            if isinstance(job, _Wake):
+                self._woken = False
+            else:
+                jobs.append(job)
         return jobs
 
     def _answer(self, jobs: Jobs) -> None:
@@ -384,6 +397,11 @@ class Writer:
         try:
             chore()
         except sqlite3.Error as problem:
+            self._rollback()
+            # What gives room back needs some itself.
+            full = (getattr(problem, "sqlite_errorcode", None) or 0) & 0xFF == sqlite3.SQLITE_FULL
+            if full and (self._shrink() or self._files.directory.release_reserve()):
+                return
             self._fault([], problem)
             self._chores = False
 
@@ -430,20 +448,16 @@ class Writer:
     def _end_tombstones(self) -> None:
         """One slice of deleted letters whose time is over, or that a full disk has no room for."""
         self._recover()
+        if self._files.directory.lack():
+            self._shrink()
         self._choose_sync(lazy=False)
         self._choose_wiping(thorough=True)
         batch = Batch()
-        try:
-            self._cursor.execute("BEGIN IMMEDIATE")
-            self._graveyard.end(self._cursor, batch)
-            if batch.changed:
-                self._count()
-            self._cursor.execute("COMMIT" if batch.changed else "ROLLBACK")
-        except sqlite3.OperationalError as problem:
-            if problem.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:  # the next try has that room
-                self._rollback()
-                _ = self._files.directory.release_reserve() or self._shrink()
-            raise
+        self._cursor.execute("BEGIN IMMEDIATE")
+        self._graveyard.end(self._cursor, batch)
+        if batch.changed:
+            self._count()
+        self._cursor.execute("COMMIT" if batch.changed else "ROLLBACK")
         if batch.changed:
             self._reached_the_disk(batch)
 
@@ -463,10 +477,6 @@ class Writer:
     def _close(self) -> None:
         with contextlib.suppress(sqlite3.Error):
             self._connection.close()
-
-
-def _nothing(cursor: sqlite3.Cursor, batch: Batch) -> None:
-    """Wakes the writer up."""
 
 
 def _merge(batch: Batch, trial: Batch) -> None:
