@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from posthouse.cli.exits import Exit
-from posthouse.cli.undelete import read_since
+from posthouse.cli.undelete import read_time
 from posthouse.mail.address import Address
 from posthouse.mail.envelope import Envelope
 from posthouse.ports.store import Delivery
@@ -27,7 +27,8 @@ def lose(shell: Shell, *letters: str) -> None:
         uids = []
         for letter in letters:
             draft = store.draft()
-            await draft.write(b"Subject: lost\r\n\r\nx\r\n")
+            subject = b"=?utf-8?q?W=C3=BCste?=" if letter == "L3" else b"lost"
+            await draft.write(b"Subject: " + subject + b"\r\n\r\n" + b"x\r\n" * (100_000 if letter == "L3" else 1))
             envelope = Envelope(Address("boris", "y.mail"))
             delivery = Delivery(account.id, b"", "test@x.mail")
             uids += [one.uid for one in await store.deliver(draft, [delivery], letter=letter, envelope=envelope)]
@@ -41,7 +42,7 @@ def test_deleted_letters_are_listed_and_come_back(filled: Shell) -> None:
     lose(filled, "L1", "L2", "L3")
     listed = filled("account", "undelete", "test@x.mail", "--list")
     assert listed.code == 0
-    assert listed.out.splitlines()[0].split() == ["LETTER", "FROM", "SIZE", "RECEIVED", "DELETED"]
+    assert listed.out.splitlines()[0].split() == ["LETTER", "FROM", "SIZE", "RECEIVED", "DELETED", "SUBJECT"]
     assert [line.split()[:2] for line in listed.out.splitlines()[1:]] == [[f"L{n}", "boris@y.mail"] for n in (1, 2, 3)]
     back = filled("account", "undelete", "test@x.mail", "--letter", "L2", "--json")
     assert (back.code, [one["letter"] for one in back.json["letters"]]) == (0, ["L2"])
@@ -52,6 +53,27 @@ def test_deleted_letters_are_listed_and_come_back(filled: Shell) -> None:
     none = filled("account", "undelete", "test@x.mail")
     assert (none.code, none.out) == (1, "Nothing that test@x.mail deleted can be brought back.\n")
     assert '"letters_undeleted"' in (filled.data / "audit.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        (("--subject", "LOST"), ["L1", "L2"]),
+        (("--subject", "wüste"), ["L3"]),
+        (("--from", "Boris@", "--subject", "los"), ["L1", "L2"]),
+        (("--from", "anna@"), []),
+        (("--until", "1h"), []),
+        (("--since", "1h", "--until", "2100-01-01"), ["L1", "L2", "L3"]),
+    ],
+)
+def test_letters_are_chosen_by_sender_subject_and_time(
+    filled: Shell, options: tuple[str, ...], wanted: list[str]
+) -> None:
+    lose(filled, "L1", "L2", "L3")
+    listed = filled("account", "undelete", "test@x.mail", "--list", "--json", *options)
+    assert [one["letter"] for one in listed.json["letters"]] == wanted
+    back = filled("account", "undelete", "test@x.mail", "--json", *options)
+    assert [one["letter"] for one in back.json["letters"]] == wanted
 
 
 def test_what_cannot_be_is_said(filled: Shell) -> None:
@@ -67,4 +89,4 @@ def test_what_cannot_be_is_said(filled: Shell) -> None:
     [("2h", 92_800.0), ("1970-01-01T01:00", 3600.0), ("1970-01-01T02:00+01:00", 3600.0), ("1970-01-02", 86_400.0)],
 )
 def test_since_is_a_length_of_time_or_a_date(text: str, wanted: float) -> None:
-    assert read_since(text, 100_000.0) == wanted
+    assert read_time("--since", text, 100_000.0, 0.0) == wanted

@@ -22,12 +22,23 @@ if TYPE_CHECKING:
 @click.command("undelete", cls=Verb)
 @click.argument("address")
 @click.option("--since", metavar="TIME", help="Only what was deleted since then: 3h, 2d, or 2026-11-25T08:00.")
+@click.option("--until", metavar="TIME", help="Only what was deleted until then.")
+@click.option("--from", "sender", metavar="TEXT", help="Only letters whose sender's address has this in it.")
+@click.option("--subject", metavar="TEXT", help="Only letters whose subject has this in it.")
 @click.option("--letter", "letters", multiple=True, metavar="ID", help="Only this letter; may be given several times.")
 @click.option("--list", "only_list", is_flag=True, help="Show what could be brought back, and change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, on failure too.")
 @click.pass_obj
 def account_undelete(
-    invocation: Invocation, address: str, since: str | None, letters: Sequence[str], only_list: bool, as_json: bool
+    invocation: Invocation,
+    address: str,
+    since: str | None,
+    until: str | None,
+    sender: str | None,
+    subject: str | None,
+    letters: Sequence[str],
+    only_list: bool,
+    as_json: bool,
 ) -> None:
     """Bring back letters that somebody deleted.
 
@@ -36,16 +47,17 @@ def account_undelete(
 
     \b
     posthouse account undelete anna@example.org --list
-    posthouse account undelete anna@example.org --since 2h
+    posthouse account undelete anna@example.org --since 2h --from boris@example.com
     posthouse account undelete anna@example.org --letter 0635d1b2c3f00a7be49c12
     """
 
     def action() -> int:
-        begin = read_since(since, time.time())
+        now = time.time()
+        begin, end = read_time("--since", since, now, 0.0), read_time("--until", until, now, now + 1)
 
         async def work(directory: AccountDirectory) -> int:
             key, found = await directory.deleted(address, begin)
-            chosen = [one for one in found if not letters or one.letter in letters]
+            chosen = [one for one in found if one.expunged <= end and _is_meant(one, sender, subject, letters)]
             if not chosen:
                 text = f"Nothing that {key} deleted can be brought back."
                 if as_json:
@@ -65,11 +77,20 @@ def account_undelete(
     finish("account undelete", as_json, action)
 
 
-def read_since(text: str | None, now: float) -> float:
-    """The moment that `--since` names: a length of time before now, or a date (UTC when no zone is said). Raises
+def _is_meant(one: Buried, sender: str | None, subject: str | None, letters: Sequence[str]) -> bool:
+    """Whether a letter is one of those asked for; upper and lower case are the same."""
+    if letters and one.letter not in letters:
+        return False
+    if sender and sender.casefold() not in one.sender.casefold():
+        return False
+    return not subject or subject.casefold() in one.subject.casefold()
+
+
+def read_time(option: str, text: str | None, now: float, usual: float) -> float:
+    """The moment that an option names: a length of time before now, or a date (UTC when no zone is said). Raises
     Problem."""
     if text is None:
-        return 0.0
+        return usual
     from posthouse.config.values import Kind, Setting, Wrong
 
     try:
@@ -81,22 +102,24 @@ def read_since(text: str | None, now: float) -> float:
     try:
         when = datetime.fromisoformat(text)
     except ValueError as error:
-        wrong = f"--since {text}: write a length of time such as 3h or 2d, or a date such as 2026-11-25T08:00."
+        wrong = f"{option} {text}: write a length of time such as 3h or 2d, or a date such as 2026-11-25T08:00."
         raise Problem(Exit.USAGE, wrong, stage="usage") from error
     return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
 
 
 def _table(found: Sequence[Buried]) -> str:
     rows = [
-        (one.letter, one.sender or "<>", about(one.size), moment(one.received), moment(one.expunged)) for one in found
+        (one.letter, one.sender or "<>", about(one.size), moment(one.received), moment(one.expunged), one.subject[:50])
+        for one in found
     ]
-    return table(("LETTER", "FROM", "SIZE", "RECEIVED", "DELETED"), rows, right=(2,))
+    return table(("LETTER", "FROM", "SIZE", "RECEIVED", "DELETED", "SUBJECT"), rows, right=(2,))
 
 
 def _values(one: Buried) -> dict[str, Any]:
     return {
         "letter": one.letter,
         "from": one.sender,
+        "subject": one.subject,
         "recipient": one.recipient,
         "size": one.size,
         "received": moment(one.received),

@@ -148,6 +148,7 @@ class Buried:
     expunged: float
     recipient: str = ""
     sender: str = ""
+    subject: str = ""
 
 
 class Draft(Protocol):

@@ -41,7 +41,6 @@ from posthouse.store.model import (
     Options,
     StoreError,
     UniqueIds,
-    decode_envelope,
     encode_envelope,
     header_of,
 )
@@ -54,7 +53,7 @@ from posthouse.store.sqlite.queue import Parts, SqliteQueue
 from posthouse.store.sqlite.registers import Registers
 from posthouse.store.sqlite.scrub import Scrub
 from posthouse.store.sqlite.tally import Tally, skip_numbers
-from posthouse.store.sqlite.tombstones import LIST, TOGETHER, Graveyard, bring_back
+from posthouse.store.sqlite.tombstones import TOGETHER, Graveyard, bring_back, buried
 from posthouse.store.sqlite.writer import Writer
 
 T = TypeVar("T")
@@ -368,8 +367,11 @@ class SqliteStore(Registers):
 
     async def buried(self, mailbox: int, since: float = 0.0) -> list[Buried]:
         """The deleted messages of a mailbox that can be brought back, in the order of their UIDs."""
-        rows = await self._in_thread(self._listing, LIST, (mailbox, since))
-        return [_buried(*row) for row in rows]
+        return await self._in_thread(self._buried, mailbox, since)
+
+    def _buried(self, mailbox: int, since: float) -> list[Buried]:
+        with self._readers.snapshot() as cursor:
+            return list(buried(mailbox, since, self._files, cursor))
 
     async def undelete(self, address: str, uids: Sequence[int]) -> dict[int, int]:
         """Brings deleted messages back. Raises Missing, Conflict."""
@@ -437,13 +439,6 @@ class SqliteStore(Registers):
 
 def _given(connection: sqlite3.Connection) -> sqlite3.Connection:
     return connection
-
-
-def _buried(
-    uid: int, letter: str, size: int, received: float, expunged: float, recipient: str, envelope: str
-) -> Buried:
-    sender = decode_envelope(envelope).sender
-    return Buried(uid, letter, size, received, expunged, recipient, "" if sender is None else str(sender))
 
 
 _FETCH_STEP: Final = 16

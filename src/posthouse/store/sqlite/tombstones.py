@@ -8,15 +8,19 @@ bounded slice at a time: when their time is over, or when the disk has no room f
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
 
-from posthouse.ports.store import Conflict, Missing
+from posthouse.mail.charsets import harmless_line
+from posthouse.mail.encoded import decode_field
+from posthouse.mail.header import Header
+from posthouse.ports.store import Buried, Conflict, Missing
 from posthouse.ports.system import Clock
+from posthouse.store.content import Files
 from posthouse.store.datadir import DataDirectory
-from posthouse.store.model import UniqueIds
+from posthouse.store.model import UniqueIds, decode_envelope
 from posthouse.store.sqlite.jobs import LAST_UID, Batch, forget, ids_of
 from posthouse.store.sqlite.pool import PAGE
 
@@ -28,12 +32,34 @@ AGAIN: Final = 0.2  # seconds between two looks that refused letters ask for
 AFTER_FAULT: Final = 1.0  # seconds after which a slice that failed is tried again
 TOGETHER: Final = 500  # brought back in one transaction: a server beside us waits for it
 
-LIST: Final = """
+HEAD: Final = 16_384  # octets of a content in which its subject is looked for
+
+_LIST: Final = """
     SELECT tombstone.id & 4294967295, content.letter, tombstone.size, tombstone.received, tombstone.expunged,
-        tombstone.recipient, content.envelope
+        tombstone.recipient, content.envelope, content.file, substr(content.data, 1, :head)
     FROM tombstone JOIN content ON content.id = tombstone.content
-    WHERE tombstone.id BETWEEN (?1 << 32) AND (?1 << 32) + 4294967295 AND expunged >= ?2 ORDER BY tombstone.id
+    WHERE tombstone.id BETWEEN (:mailbox << 32) AND (:mailbox << 32) + 4294967295 AND expunged >= :since
+    ORDER BY tombstone.id
 """
+
+
+def buried(mailbox: int, since: float, files: Files, cursor: sqlite3.Cursor) -> Iterator[Buried]:
+    """The tombstones of a mailbox since then that can come back, in the order of their UIDs."""
+    parameters = {"mailbox": mailbox, "since": since, "head": HEAD}
+    for uid, letter, size, received, expunged, recipient, envelope, file, head in cursor.execute(_LIST, parameters):
+        sender = decode_envelope(envelope).sender
+        octets = head if file is None else _head(files, file)
+        subject = harmless_line(decode_field(Header(octets).get("Subject") or b""))
+        name = "" if sender is None else str(sender)
+        yield Buried(uid, letter, size, received, expunged, recipient, name, subject)
+
+
+def _head(files: Files, name: str) -> bytes:
+    try:
+        with files.path(name).open("rb") as file:
+            return file.read(HEAD)
+    except OSError:  # the check names what is damaged
+        return b""
 
 
 def bring_back(
