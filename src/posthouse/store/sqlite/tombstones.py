@@ -98,9 +98,9 @@ def bring_back(
     if rows:
         cursor.execute("DELETE FROM tombstone WHERE id IN (SELECT value FROM json_each(?))", (ids,))
         cursor.execute(
-            "UPDATE mailbox SET uidnext = uidnext + ?1, highestmodseq = highestmodseq + ?1, messages = messages + ?1,"
-            " octets = octets + ?2 WHERE id = ?3",
-            (len(rows), octets, mailbox),
+            "UPDATE mailbox SET uidnext = uidnext + :count, highestmodseq = highestmodseq + :count,"
+            " messages = messages + :count, octets = octets + :octets WHERE id = :mailbox",
+            {"count": len(rows), "octets": octets, "mailbox": mailbox},
         )
         batch.changed = True
         batch.pages += 4 * len(rows)
