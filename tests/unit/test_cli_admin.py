@@ -11,6 +11,7 @@ import pty
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -259,13 +260,11 @@ def test_the_quota_of_the_configuration(shell: Shell) -> None:
 
 
 def test_damage_ends_with_1(filled: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    from posthouse.store.sqlite.engine import SqliteStore
-
-    async def check(self: SqliteStore, *, full: bool = True) -> Any:
+    def examine(path: Path, *, full: bool = True) -> Iterator[list[Damage]]:
         for number in range(doctorstore.MOST_SHOWN + 5):
-            yield Damage("content missing", f"letter {number}", "The file of the letter is gone.", ["test@x.mail"])
+            yield [Damage("content missing", f"letter {number}", "The file of the letter is gone.", ["test@x.mail"])]
 
-    monkeypatch.setattr(SqliteStore, "check", check)
+    monkeypatch.setattr("posthouse.store.examine_store", examine)
     result = filled("doctor", "--store")
     assert result.code == 1
     assert result.out.startswith(f"{doctorstore.MOST_SHOWN + 5} damages were found")

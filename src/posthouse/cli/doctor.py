@@ -27,6 +27,11 @@ AREAS = (
 @click.option("-v", "--verbose", is_flag=True, help="Tell what is well, too.")
 @click.option("--store", is_flag=True, help="Check that every letter is there and whole, and nothing else.")
 @click.option("--quick", is_flag=True, help="With --store: only what takes seconds, do not read every letter.")
+@click.option(
+    "--repair", is_flag=True, help="With --store: mend what can be mended, put the rest aside (no server may run)."
+)
+@click.option("--dry-run", is_flag=True, help="With --repair: only say what would be done.")
+@click.option("--yes", is_flag=True, help="With --repair: do not ask.")
 @click.option("--no-color", is_flag=True, help="No colours on a terminal, as with the variable NO_COLOR.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, on failure too.")
 @click.pass_obj
@@ -37,6 +42,9 @@ def doctor(
     verbose: bool,
     store: bool,
     quick: bool,
+    repair: bool,
+    dry_run: bool,
+    yes: bool,
     no_color: bool,
     as_json: bool,
 ) -> None:
@@ -52,18 +60,27 @@ def doctor(
     posthouse doctor --offline -v
     posthouse doctor --only certificates --only dns --json
     posthouse doctor --store
+    posthouse doctor --store --repair --dry-run
+    posthouse doctor --store --repair
+
+    --repair makes a new database of everything that can be read and keeps the old one. Letters that are not whole any
+    more are put into lost+found in the data directory, with what is known of them.
 
     Exit code 0: all is well, or there are only notes. 1: something is wrong.
     """
 
     def action() -> int:
-        if quick and not store:
-            raise Problem(Exit.USAGE, "--quick is for --store.", stage="usage")
+        if (quick or repair) and not store:
+            raise Problem(Exit.USAGE, f"{'--quick' if quick else '--repair'} is for --store.", stage="usage")
+        if (dry_run or yes) and not repair:
+            raise Problem(Exit.USAGE, "--dry-run and --yes are for --repair.", stage="usage")
         if store and (only or offline):
             raise Problem(Exit.USAGE, "--store is a check of its own: leave --only and --offline out.", stage="usage")
         if store:
             from posthouse.cli import doctorstore
 
+            if repair:
+                return doctorstore.repair(invocation, ask=not (yes or dry_run), dry=dry_run, as_json=as_json)
             return doctorstore.examine(invocation, full=not quick, as_json=as_json)
         from posthouse.cli import doctorwide
 

@@ -172,7 +172,9 @@ def not_recorded(error: OSError) -> None:
 
 def require_store(data: Path) -> None:
     """Raises Problem where no mail lies: a command that only looks must make no directory."""
-    if not (data / "posthouse.db").exists():
+    from posthouse.store import is_gone
+
+    if not (data / "posthouse.db").exists() and not is_gone(data):  # a lost database is told of when it is opened
         raise Problem(
             Exit.NO_INPUT,
             f"There is no mail in {data} yet. posthouse domain add NAME begins there; --data names another directory.",

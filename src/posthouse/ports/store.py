@@ -240,6 +240,19 @@ class Damage:
     whose: list[str] = field(default_factory=list)
 
 
+@dataclass(slots=True)
+class Repair:
+    """What a repair came to. The damages in `told` are those it found: `what` says whether it was "mended", "set aside"
+    or "lost". With `dry` nothing was changed."""
+
+    told: list[Damage] = field(default_factory=list)
+    remains: list[Damage] = field(default_factory=list)  # what the check still finds
+    kept: str = ""  # the name that the old database has now
+    letters: int = 0  # in mailboxes, whole
+    accounts: int = 0
+    dry: bool = False
+
+
 class Store(Spool, Protocol):
     """The store of one data directory."""
 

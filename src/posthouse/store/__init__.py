@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -9,11 +10,12 @@ from typing import Final
 from posthouse.net.system import SystemClock, SystemRandom
 from posthouse.observe.log import Log
 from posthouse.ports.bans import BanStore
-from posthouse.ports.store import Store
+from posthouse.ports.store import Damage, Repair, Store
 from posthouse.ports.system import Clock, Random
 from posthouse.store import datadir
 from posthouse.store.datadir import DataDirectory, NoDirectory
 from posthouse.store.model import Options, StoreError, StoreInUse, StoreTooNew
+from posthouse.store.repairing import is_gone, require_idle
 
 __all__ = [
     "Options",
@@ -21,26 +23,33 @@ __all__ = [
     "StoreInUse",
     "StoreTooNew",
     "become_owner",
+    "examine_store",
+    "is_gone",
     "open_bans",
     "open_memory_store",
     "open_store",
     "power_cut",
+    "repair_store",
+    "require_idle",
 ]
 
 LARGEST_PREFIX: Final = 1_048_576
 """Octets that are at most put before a content."""
 
 
-def become_owner(path: Path) -> None:
+def become_owner(path: Path, *, examines: bool = False) -> None:
     """Takes on the identity of the data directory's owner for good, so that no file of root's appears in it.
 
     For commands that root runs beside a server, before the store is opened. Does nothing when we are not root, when
-    root owns the directory or when there is none yet.
+    root owns the directory or when there is none yet. `examines` is for whoever examines or repairs the store.
     """
     # Loaded first, for the owner need not be able to read where Python is installed.
     from importlib import resources
 
     from posthouse.store.sqlite import engine
+
+    if examines:
+        from posthouse.store.sqlite import examine, repair  # noqa: F401 (loaded, as it says above)
 
     resources.files(engine.__package__ or "")
     path.absolute().as_uri()  # Python 3.13 loads urllib for it
@@ -102,6 +111,24 @@ def power_cut(store: Store) -> bytes:
 
     assert isinstance(store, SqliteStore), "a store of open_memory_store"
     return store.cut()
+
+
+def examine_store(
+    path: Path, *, full: bool = True, clock: Clock | None = None, random: Random | None = None
+) -> Iterator[list[Damage]]:
+    """Looks for every kind of damage in a data directory, beside a server or not, in portions; to be run in a thread.
+    Changes nothing. Raises StoreError when the database cannot be opened."""
+    from posthouse.store.sqlite.examine import examine
+
+    return examine(path, clock or SystemClock(), random or SystemRandom(), full=full)
+
+
+def repair_store(path: Path, *, dry: bool = False, clock: Clock | None = None, random: Random | None = None) -> Repair:
+    """Repairs the store in a data directory that nobody uses; with `dry` it only finds out what would be done. To be
+    run in a thread. Raises StoreError with a text for people; then nothing was changed."""
+    from posthouse.store.sqlite.repair import repair
+
+    return repair(path, clock or SystemClock(), random or SystemRandom(), dry=dry)
 
 
 def open_bans(path: Path | str, *, log: Log | None = None) -> BanStore:

@@ -15,6 +15,7 @@ from posthouse.mail.reply import Fault, Unavailable
 from posthouse.net.files import owner_of, sync_directory, try_lock
 from posthouse.ports.system import Clock, Random
 from posthouse.store.model import Options, StoreError, StoreInUse
+from posthouse.store.repairing import REPAIRED, REPAIRING, finish_repair, gone, is_gone
 
 OTHERS: Final = 0o007  # what a mode allows those who are neither owner nor group
 FREE_KNOWN_FOR: Final = 0.2  # seconds that the free room is believed
@@ -45,8 +46,11 @@ class DataDirectory:
             self._make()
             if serve:
                 self._lock_for_serving()
+            self._require_no_repair()
+            self._make_database()
             self.orphans_possible = serve and self._sweep_staging()
             self.staging = self._make_staging(random)
+            self._require_no_repair()  # a repair that begins now sees our folder in staging
         except OSError as problem:
             self.close()
             raise StoreError(
@@ -68,9 +72,28 @@ class DataDirectory:
                 folder.mkdir(mode=0o700, exist_ok=True)
                 self.adopt(folder)
                 sync_directory(self.path)
-        if not self.database.exists():  # SQLite gives the files it makes beside it the same mode and owner
+
+    def _make_database(self) -> None:
+        """Begins a store where there is none. SQLite gives the files it makes beside it the same mode and owner."""
+        if is_gone(self.path):
+            raise gone(self.path)
+        if not self.database.exists():
             self._create(self.database).close()
             sync_directory(self.path)
+
+    def _require_no_repair(self) -> None:
+        """Puts a repair that was finished into effect, and keeps away from one that goes on."""
+        if not ((self.path / REPAIRED).exists() or (self.path / REPAIRING).exists()):
+            return
+        if self.serve:  # then nobody repairs
+            finish_repair(self.path)
+            shutil.rmtree(self.path / REPAIRING, ignore_errors=True)  # of one that was killed
+            return
+        with self._create(self.path / "lock") as file:
+            if try_lock(file):
+                finish_repair(self.path)
+            elif (self.path / REPAIRED).exists() or (self.path / REPAIRING).exists():
+                raise StoreInUse(f"The store in {self.path} is being repaired. Wait until that has come to its end.")
 
     def _require_privacy(self) -> None:
         """Nobody else on this machine may look into the directory. One that holds no mail yet is made private."""

@@ -22,7 +22,8 @@ from posthouse.ports.store import Damage
 from posthouse.ports.system import Clock
 from posthouse.store.content import Files
 from posthouse.store.model import CHUNK
-from posthouse.store.sqlite.pool import Readers
+from posthouse.store.sqlite.pool import Readers, shape_of, shape_of_form
+from posthouse.store.sqlite.tally import Lost, read_tally, told_of
 
 _SLICE: Final = 64  # contents read in one transaction: at most some 8 MiB
 _YOUNG: Final = 600.0  # seconds for which a file may still wait for the COMMIT that names it
@@ -184,7 +185,9 @@ _RULES: Final = (
 class Examination:
     """One run of the check."""
 
-    def __init__(self, readers: Readers, files: Files, clock: Clock, *, full: bool) -> None:
+    def __init__(self, readers: Readers, files: Files, clock: Clock, *, full: bool, tally: Path | None = None) -> None:
+        """`tally` is the file that counts commits outside the database, where there is one."""
+        self._tally = tally
         self._readers = readers
         self._files = files
         self._clock = clock
@@ -192,13 +195,33 @@ class Examination:
 
     def damages(self) -> Iterator[list[Damage]]:
         """What is wrong, in portions; to be run in a thread."""
+        yield self._commits()
+        yield from self.database()
+        yield from self.contents()
+        yield from self._orphans()
+
+    def database(self) -> Iterator[list[Damage]]:
+        """What is wrong with the database itself."""
         yield self._read("structure", self._structure)
+        yield self._read("schema", _schema)
         yield self._read("foreign key", self._foreign_keys)
         yield self._read("state", self._one_state)
         for rule in _RULES:
             yield self._read(rule.what, functools.partial(_broken, rule))
-        yield from self.contents()
-        yield from self._orphans()
+
+    def _commits(self) -> list[Damage]:
+        """What the database has forgotten. The tally is read first: it is never ahead of what the database has then."""
+        if self._tally is None:
+            return []
+        try:
+            counted = read_tally(self._tally)
+            with self._readers.snapshot() as cursor:
+                rows = cursor.execute("SELECT commits FROM state").fetchall()
+        except (OSError, Unavailable):  # other checks say so
+            return []
+        if counted is None or not rows or rows[0][0] >= counted[0]:
+            return []
+        return [Damage("commits lost", "posthouse.db", told_of(Lost(counted[0] - rows[0][0], counted[1])))]
 
     def _read(self, what: str, check: Check) -> list[Damage]:
         try:
@@ -333,6 +356,25 @@ class Examination:
             return path.stat().st_mtime < self._clock.now() - _YOUNG
         except OSError:  # unlinked meanwhile
             return False
+
+
+def _schema(cursor: sqlite3.Cursor) -> list[Damage]:
+    """What the database lacks of its form, or has beside it."""
+    form, version = shape_of(cursor), cursor.execute("PRAGMA user_version").fetchall()[0][0]
+    wanted = shape_of_form(version)
+    return [
+        Damage("schema", f"posthouse.db, {kind} {name}", _SHAPES[have, want].format(kind=kind, name=name))
+        for kind, name in sorted(form.keys() | wanted.keys())
+        for have, want in [((kind, name) in form, (kind, name) in wanted)]
+        if form.get((kind, name)) != wanted.get((kind, name))
+    ]
+
+
+_SHAPES: Final = {
+    (False, True): "The {kind} {name} is missing: what needs it is slow, refused or not checked any more.",
+    (True, False): "The {kind} {name} is none of Posthouse's: somebody else has changed the database.",
+    (True, True): "The {kind} {name} is not made as it should be: somebody else has changed the database.",
+}
 
 
 def _broken(rule: _Rule, cursor: sqlite3.Cursor) -> list[Damage]:

@@ -407,7 +407,8 @@ class SqliteStore(Registers):
 
     async def check(self, *, full: bool = True) -> AsyncIterator[Damage]:
         """Looks for every kind of damage and yields each with a name."""
-        portions = check.Examination(self._readers, self._files, self._clock, full=full).damages()
+        tally = None if self._directory.in_memory else self._directory.path / TALLY
+        portions = check.Examination(self._readers, self._files, self._clock, full=full, tally=tally).damages()
         while (portion := await self._in_thread(next, portions, None)) is not None:
             for damage in portion:
                 yield damage

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from posthouse.mail.reply import Fault, Unavailable
 from posthouse.store.model import StoreError, StoreTooNew
+from posthouse.store.repairing import REPAIR, had_mail
 from posthouse.store.sqlite.upgrade import FOLDER, keep_copy, remove_old_copies
 
 APPLICATION_ID: Final = 0x50487365  # "PHse"
@@ -24,6 +25,8 @@ OLDEST_SQLITE: Final = (3, 38, 0)  # STRICT tables 3.37, UPDATE FROM 3.33, json_
 
 PAGE: Final = 4096  # docs/adr/0010
 CHECKPOINT_OCTETS: Final = 16_777_216  # the WAL's size that is written back between two batches, docs/adr/0010
+
+ADVICE: Final = f"Bring it back from a backup, or let {REPAIR} save what can be read."
 
 Values = Sequence[object] | Mapping[str, object]
 """The parameters of a statement: by their place, or by the names that it has for them."""
@@ -33,10 +36,13 @@ Connect = Callable[[Path], sqlite3.Connection]
 _CORRUPT: Final = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
 
 
-def connect(path: Path, *, timeout: float = 10.0, write: bool = False, cache: int = 8_192) -> sqlite3.Connection:
-    """Opens an existing database; `cache` is its page cache in KiB. A reader cannot write."""
+def connect(
+    path: Path, *, timeout: float = 10.0, write: bool = False, cache: int = 8_192, mode: str = "rw"
+) -> sqlite3.Connection:
+    """Opens an existing database; `cache` is its page cache in KiB. A reader cannot write; with the mode "ro" the last
+    one to go does not write the WAL back either."""
     connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=rw",
+        f"{path.absolute().as_uri()}?mode={mode}",
         uri=True,
         timeout=timeout,
         isolation_level=None,
@@ -57,6 +63,20 @@ def connect(path: Path, *, timeout: float = 10.0, write: bool = False, cache: in
     return connection
 
 
+def create(path: Path, now: float, *, to: int | None = None) -> sqlite3.Connection:
+    """Opens a draft of a database that nobody else sees, made when it is not there, and brings it to a form. It is not
+    durable before the file is synced."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        for pragma in (f"page_size={PAGE}", "auto_vacuum=INCREMENTAL", "journal_mode=MEMORY", "synchronous=OFF"):
+            connection.execute(f"PRAGMA {pragma}").fetchall()
+        migrate(connection, connection.execute("PRAGMA user_version").fetchone()[0], now, to=to)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
 def prepare(path: Path, timeout: float, now: float, *, serve: bool) -> None:
     """Creates the database or brings it to the newest form. Raises StoreError, StoreTooNew.
 
@@ -71,20 +91,43 @@ def prepare(path: Path, timeout: float, now: float, *, serve: bool) -> None:
         with contextlib.closing(sqlite3.connect(path, timeout=timeout, isolation_level=None)) as connection:
             _prepare(connection, path, now, serve)
     except sqlite3.Error as problem:
-        raise StoreError(
-            f"The database {path} cannot be opened: {problem}. Mail in it is neither lost nor changed by this. "
-            "See whether the disk is full or the file damaged or not yours, or bring it back from a backup."
-        ) from problem
+        raise cannot_be_opened(path, problem) from problem
+
+
+def cannot_be_opened(path: Path, problem: sqlite3.Error) -> StoreError:
+    """What to tell people about it."""
+    damaged = unavailable(problem).fault is Fault.DAMAGED or "malformed" in str(problem)
+    advice = ADVICE if damaged else "See whether the disk is full, or the file not yours."
+    return StoreError(
+        f"The database {path} cannot be opened: {problem}. Mail in it is neither lost nor changed by this. {advice}"
+    )
 
 
 def _prepare(connection: sqlite3.Connection, path: Path, now: float, serve: bool) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version == 0 and not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+        if had_mail(path.parent):
+            raise StoreError(f"The database {path} is empty, and there was mail in it. {ADVICE}")
         connection.execute(f"PRAGMA page_size={PAGE}")
         connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
-    elif connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+    else:
+        require_ours(connection, path, serve=serve)
+    connection.execute("PRAGMA journal_mode=WAL").fetchall()
+    connection.execute("PRAGMA synchronous=FULL")
+    if serve:
+        remove_old_copies(path, now)
+    if 0 < version < newest_form():
+        keep_copy(connection, path, version, now)
+    migrate(connection, version, now)
+
+
+def require_ours(connection: sqlite3.Connection, path: Path, *, serve: bool) -> None:
+    """Looks whether a database is one that this program may use. Raises StoreError, StoreTooNew, sqlite3.Error."""
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise StoreError(
-            f"{path} is a database, but not one of Posthouse's. Choose another data directory with --data."
+            f"{path} is a database, but not one of Posthouse's. Choose another data directory with --data; "
+            f"if there was mail in this one, its first page is damaged, and {REPAIR} saves what is left."
         )
     migrations = _migrations()
     if version > len(migrations):
@@ -98,19 +141,31 @@ def _prepare(connection: sqlite3.Connection, path: Path, now: float, serve: bool
             f"{path} was written by an older Posthouse. A command does not change its form: an older server may "
             "be at work on it. Restart the server with the new version: it brings the store to its new form."
         )
-    connection.execute("PRAGMA journal_mode=WAL").fetchall()
-    connection.execute("PRAGMA synchronous=FULL")
-    if serve:
-        remove_old_copies(path, now)
-    if 0 < version < len(migrations):
-        keep_copy(connection, path, version, now)
-    migrate(connection, version, now)
 
 
-def migrate(connection: sqlite3.Connection, version: int, now: float) -> None:
-    """Brings a database of this form to the newest one; 0 is an empty one."""
-    for number, script in enumerate(_migrations()[version:], version + 1):
+def migrate(connection: sqlite3.Connection, version: int, now: float, *, to: int | None = None) -> None:
+    """Brings a database of this form to another, the newest one; 0 is an empty one."""
+    for number, script in enumerate(_migrations()[version:to], version + 1):
         _migrate(connection, number, script, now)
+
+
+def shape_of(cursor: sqlite3.Cursor | sqlite3.Connection) -> dict[tuple[str, str], str]:
+    """The tables and indexes of a database, and how each was made. Raises sqlite3.Error."""
+    rows = cursor.execute("SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'")
+    return {(kind, name): sql for kind, name, sql in rows.fetchall()}
+
+
+@functools.cache
+def shape_of_form(version: int) -> dict[tuple[str, str], str]:
+    """The same of a database of this form as it should be."""
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        migrate(connection, 0, 0.0, to=version)
+        return shape_of(connection)
+
+
+def newest_form() -> int:
+    """The number of the form that this program writes."""
+    return len(_migrations())
 
 
 @functools.cache

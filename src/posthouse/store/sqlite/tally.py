@@ -12,6 +12,7 @@ import mmap
 import os
 import sqlite3
 import struct
+import time
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,10 +53,7 @@ class Tally:
         except BaseException:
             os.close(self._file)
             raise
-        mark, self.commits, self.written = _FORM.unpack_from(self._mapped)
-        (checksum,) = struct.unpack_from("<I", self._mapped, _FORM.size)
-        if mark != _MARK or checksum != zlib.crc32(self._mapped[: _FORM.size]):
-            self.commits, self.written = 0, clock.now()
+        self.commits, self.written = _parse(self._mapped[:_SIZE]) or (0, clock.now())
 
     def lost(self, commits: int) -> Lost | None:
         """What a database that counts so many commits has forgotten."""
@@ -84,6 +82,29 @@ class Tally:
         """Lets go of the file."""
         self._mapped.close()
         os.close(self._file)
+
+
+def read_tally(path: Path) -> tuple[int, float] | None:
+    """The commits that were counted, and since when some may be in the WAL only; None when the file is not there or
+    says nothing. Raises OSError."""
+    return _parse(path.read_bytes()) if path.exists() else None
+
+
+def told_of(lost: Lost) -> str:
+    """The loss in a sentence."""
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(lost.since))
+    return (
+        f"Up to {lost.commits} commits since {since} are lost: letters and deletions since then may be missing. "
+        "Compare with the newest backup."
+    )
+
+
+def _parse(octets: bytes) -> tuple[int, float] | None:
+    if len(octets) < _SIZE:
+        return None
+    mark, commits, written = _FORM.unpack_from(octets)
+    (checksum,) = struct.unpack_from("<I", octets, _FORM.size)
+    return (commits, written) if mark == _MARK and checksum == zlib.crc32(octets[: _FORM.size]) else None
 
 
 def skip_numbers(connection: sqlite3.Connection, lost: Lost) -> None:
