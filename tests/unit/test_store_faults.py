@@ -343,6 +343,9 @@ async def test_damage_is_told_at_the_start_after_a_crash(house: House) -> None:
             (house.path / "staging" / "4711-dead").mkdir()
         log = Told()
         store = open_store(house.path, serve=True, log=log)
+        async with asyncio.timeout(20):
+            while crashed and "store_scrubbed" not in log.events:  # noqa: ASYNC110 (another thread's work)
+                await asyncio.sleep(0.01)
         assert ("store_damaged" in log.events) is crashed
         await store.close()
 

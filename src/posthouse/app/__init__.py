@@ -143,9 +143,6 @@ class App:
         except (ListenError, BadCertificate):
             await self.stop()
             raise
-        except Unavailable as error:
-            await self.stop()
-            raise StoreError(f"The queue cannot be read: {error}. posthouse doctor --store says more.") from error
         return listening
 
     async def _postmaster(self, config: Config) -> Address:
@@ -257,7 +254,12 @@ class App:
         return found
 
     async def _domains(self) -> list[str]:
-        return [domain.name for domain in await self.directory.domains()]
+        """Our domains; none while they cannot be read, since mail goes on as far as it can."""
+        try:
+            return [domain.name for domain in await self.directory.domains()]
+        except Unavailable as error:
+            self._log.error("domains_unreadable", reason=str(error), advice="run posthouse doctor --store")
+            return []
 
     async def _open(self, settings: ListenerSettings, services: dict[str, Service]) -> list[Listening]:
         service = services.get(settings.protocol)

@@ -12,6 +12,7 @@ from functools import partial
 
 from posthouse.config.schema import Config
 from posthouse.mail.address import Address
+from posthouse.mail.reply import Unavailable
 from posthouse.mail.schedule import parse_schedule
 from posthouse.mta.bounce import Notices
 from posthouse.mta.dispatch import Courier, Dispatcher
@@ -26,7 +27,7 @@ from posthouse.ports.directory import Directory
 from posthouse.ports.queue import Carried, Parcel, QueueStore, Result
 from posthouse.ports.store import Route
 from posthouse.ports.system import Clock, Observer, Random
-from posthouse.queue.manager import Carry, QueueManager
+from posthouse.queue.manager import AGAIN, AGAIN_LONGEST, Carry, QueueManager
 from posthouse.queue.steady import SteadyClock
 
 
@@ -60,6 +61,7 @@ class Relaying:
         self._connect = partial(open_address, buffers=buffers)
         self._zone = zone
         self._former: set[asyncio.Task[None]] = set()
+        self._beginning: asyncio.Task[None] | None = None
         self._relay: Relay | None = None
         settings = config.relay
         self._manager = QueueManager(
@@ -107,11 +109,30 @@ class Relaying:
         self.onward = Onward(router, self._manager, courier, self._clock, host=host)
 
     async def start(self) -> None:
-        """Begins to carry letters on. Raises Unavailable when the store cannot be read."""
-        await self._manager.start()
+        """Begins to carry letters on. While the queue cannot be read it tries again and again; other mail goes on."""
+        if not await self._begin():
+            self._beginning = asyncio.get_running_loop().create_task(self._begin_later())
+
+    async def _begin(self) -> bool:
+        try:
+            await self._manager.start()
+        except Unavailable as error:
+            self._log.error("queue_unreadable", reason=str(error), advice="run posthouse doctor --store")
+            return False
+        return True
+
+    async def _begin_later(self) -> None:
+        wait = AGAIN
+        while True:
+            await asyncio.sleep(wait)
+            if await self._begin():
+                return
+            wait = min(2 * wait, AGAIN_LONGEST)
 
     async def stop(self, seconds: float) -> None:
         """Waits so long for letters that are under way."""
+        if self._beginning is not None:
+            self._beginning.cancel()
         await self._manager.stop(seconds)
         with suppress(TimeoutError):  # a host that does not answer QUIT
             async with asyncio.timeout(seconds):

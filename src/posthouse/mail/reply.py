@@ -293,6 +293,7 @@ class Pop3:
     NOT_TLS = Reply("-ERR", "", "This port does not begin with TLS; it speaks plain POP3 first")
     STORAGE = Reply("-ERR", "SYS/TEMP", "The mailbox cannot be read now, try again later")
     DAMAGED = Reply("-ERR", "SYS/PERM", "This message is damaged; tell the administrator")
+    MAILDROP_DAMAGED = Reply("-ERR", "SYS/PERM", "The mailbox is damaged; tell the administrator")
     INTERNAL = Reply("-ERR", "SYS/TEMP", "Something went wrong here, try again later")
 
     @classmethod

@@ -82,7 +82,7 @@ class QueueManager:
         self._places, self._most = places, destination_places
 
     async def start(self) -> None:
-        """Frees the leases that a crash left, and begins. Raises Unavailable."""
+        """Frees the leases that a crash left, and begins. Raises Unavailable; then nothing has begun."""
         freed = await self._store.free_leases()
         if freed:
             self._log.info("queue_leases_freed", items=freed)
@@ -92,7 +92,11 @@ class QueueManager:
         self.since = now
         self._stopping = False
         self._mark = self._store.mark()
-        await self._look(spread=True)
+        try:
+            await self._look(spread=True)
+        except Unavailable:
+            self._stopping = True
+            raise
 
     async def stop(self, seconds: float) -> None:
         """Begins nothing more, waits so long for what is under way, breaks off the rest and settles what is known.

@@ -13,7 +13,7 @@ from functools import lru_cache, partial
 from typing import Any, Final, cast
 
 from posthouse.mail.limits import Pop3Limits
-from posthouse.mail.reply import Pop3, Rejected, Reply, Style, Unavailable
+from posthouse.mail.reply import Fault, Pop3, Rejected, Reply, Style, Unavailable
 from posthouse.net.tls import ServerTls
 from posthouse.net.wire import Stopping, Wire
 from posthouse.observe.audit import refusal
@@ -224,7 +224,8 @@ class _Session:
                 self._say(error.reply)
             except Unavailable as error:
                 self._server._log.error("pop3_unavailable", account=self._account, reason=str(error))
-                self._say(Pop3.for_fault(error.fault))
+                damaged = error.fault is Fault.DAMAGED and self._locked is None
+                self._say(Pop3.MAILDROP_DAMAGED if damaged else Pop3.for_fault(error.fault))
             turns += 1
             if turns > TURNS or self._unsent > BURST:
                 turns = 0

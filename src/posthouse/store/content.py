@@ -87,17 +87,9 @@ class Files:
             if folder.is_dir():
                 yield folder.name, [entry.name for entry in folder.iterdir()]
 
-    def sweep(self, named: Callable[[str], set[str]]) -> int:
-        """Unlinks the files that no row names; `named` gives the names that begin with two digits. Returns how many.
-
-        Only for the one process that holds the data directory, before it takes letters.
-        """
-        count = 0
-        for folder, names in self.names():
-            orphans = set(names) - named(folder)
-            self._remove(sorted(orphans))
-            count += len(orphans)
-        return count
+    def strays(self, named: Callable[[str], set[str]]) -> list[str]:
+        """The files that no row names; `named` gives the names that begin with two digits."""
+        return [name for folder, names in self.names() for name in sorted(set(names) - named(folder))]
 
     def close(self) -> None:
         """Waits for the threads."""

@@ -203,7 +203,7 @@ class Examination:
     def database(self) -> Iterator[list[Damage]]:
         """What is wrong with the database itself."""
         yield self._read("structure", self._structure)
-        yield self._read("schema", _schema)
+        yield self._read("schema", schema_damages)
         yield self._read("foreign key", self._foreign_keys)
         yield self._read("state", self._one_state)
         for rule in _RULES:
@@ -358,7 +358,7 @@ class Examination:
             return False
 
 
-def _schema(cursor: sqlite3.Cursor) -> list[Damage]:
+def schema_damages(cursor: sqlite3.Cursor) -> list[Damage]:
     """What the database lacks of its form, or has beside it."""
     form, version = shape_of(cursor), cursor.execute("PRAGMA user_version").fetchall()[0][0]
     wanted = shape_of_form(version)

@@ -45,14 +45,16 @@ from posthouse.store.model import (
     header_of,
 )
 from posthouse.store.sqlite import check, jobs
+from posthouse.store.sqlite.inspection import LOOKED_UP, Inspection
 from posthouse.store.sqlite.jobs import LAST_UID, Deposit
 from posthouse.store.sqlite.lookups import Lookups, Maildrops
+from posthouse.store.sqlite.lostfound import LostAndFound, name_of
 from posthouse.store.sqlite.memory import InlineWriter, SharedReaders, open_in_memory
 from posthouse.store.sqlite.pool import Readers, connect, prepare
 from posthouse.store.sqlite.queue import Parts, SqliteQueue
 from posthouse.store.sqlite.registers import Registers
-from posthouse.store.sqlite.scrub import Scrub
-from posthouse.store.sqlite.tally import Tally, skip_numbers
+from posthouse.store.sqlite.scrub import MOST_TOLD, Scrub, tell
+from posthouse.store.sqlite.tally import Lost, Tally, skip_numbers
 from posthouse.store.sqlite.tombstones import TOGETHER, Graveyard, bring_back, buried
 from posthouse.store.sqlite.writer import Writer
 
@@ -113,9 +115,10 @@ class SqliteStore(Registers):
             )
         self._files = Files(directory, random, options)
         self._scrub: Scrub | None = None
+        self._lost: Lost | None = None
         self._tally = self._count_commits(log) if directory.serve and not directory.in_memory else None
-        if directory.orphans_possible:
-            self._after_unclean_stop(log)
+        if directory.serve and not directory.in_memory:
+            self._look_over(log)
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="posthouse-readers")
         unique_ids = UniqueIds(random)
         self._unique_ids = unique_ids
@@ -147,21 +150,57 @@ class SqliteStore(Registers):
             None if directory.in_memory else directory.path / QUEUE_CHANGES,
         )
 
-    def _after_unclean_stop(self, log: Log | None) -> None:
-        """Sweeps what a crash left and looks the database over for at most some seconds; the rest is served."""
+    def _look_over(self, log: Log | None) -> None:
+        """What the one server looks at when it starts: the registers always, and after an unclean stop the rows too,
+        for at most some seconds; then a thread goes on. The rest is served, whatever is found."""
+        end = time.monotonic() + QUICK_CHECK
+        inspection = Inspection(self._readers)
+        portions = inspection.registers()
+        if self._directory.orphans_possible:
+            portions = itertools.chain(portions, inspection.rows())
+        found: list[Damage] = []
+        for portion in portions:
+            found += portion
+            if time.monotonic() > end:
+                break
+        self._doubtful = frozenset(
+            table for table in LOOKED_UP for damage in found if damage.where == f"posthouse.db, {table}"
+        )
+        if log is not None:
+            for damage in found[:MOST_TOLD]:
+                tell(log, damage)
+        if self._directory.orphans_possible:
+            count = 0 if found else self._sweep()
+            if log is not None:
+                log.info("store_after_unclean_stop", orphans=count, damages=len(found))
+                examination = check.Examination(self._readers, self._files, self._clock, full=True)
+                self._scrub = Scrub(inspection, examination, log)
+
+    def _sweep(self) -> int:
+        """Removes the content files that a crash left without a row, when the table itself, beside its index, does not
+        name them either. When commits were lost they may be letters: then they are put aside. Returns how many."""
 
         def named(folder: str) -> set[str]:
             rows = self._readers.inline("SELECT file FROM content WHERE file >= ? AND file < ?", (folder, folder + "~"))
             return {name for (name,) in rows}
 
-        count = self._files.sweep(named)
-        problem = self._readers.quick_check(QUICK_CHECK)
-        if log is None:
-            return
-        log.info("store_after_unclean_stop", orphans=count)
-        if problem:
-            log.error("store_damaged", detail=problem, advice="run posthouse doctor --store")
-        self._scrub = Scrub(check.Examination(self._readers, self._files, self._clock, full=True), log)
+        try:
+            strays = self._files.strays(named)
+            if strays:
+                sql = "SELECT file FROM content NOT INDEXED WHERE file IN (SELECT value FROM json_each(?))"
+                with self._readers.snapshot() as cursor:
+                    kept = cursor.execute(sql, (_encoder.encode(strays).decode(),)).fetchall()
+                strays = sorted(set(strays) - {name for (name,) in kept})
+            for name in strays:
+                if self._lost is not None:
+                    place = LostAndFound(self._directory.path)
+                    shown = name_of("file", name)
+                    place.keep(shown, self._files.path(name))
+                    place.tell(shown, {"file": name, "reason": "its commit was lost"}, octets=True)
+                self._files.path(name).unlink()
+        except (Unavailable, OSError):  # they wait for the next start
+            return 0
+        return len(strays)
 
     def _count_commits(self, log: Log | None) -> Tally | None:
         """Notices commits that the database has forgotten; their numbers are not given out again."""
@@ -179,6 +218,7 @@ class SqliteStore(Registers):
             if log is not None:
                 log.error("store_damaged", detail=str(problem), advice="run posthouse doctor --store")
             return None
+        self._lost = lost
         if lost is not None:
             if log is not None:
                 log.error(
@@ -451,6 +491,12 @@ def _maildrop(mailbox: int, row: Sequence[Any]) -> Maildrop:
     messages, count, uids, unique_ids, sizes, marks, octets = row
     if messages is None:
         raise Missing(f"mailbox {mailbox}")
+    if messages > count:  # a partial list would make a client that synchronizes delete the rest on its side too
+        raise Unavailable(
+            Fault.DAMAGED,
+            f"mailbox {mailbox} counts {messages} letters and only {count} can be read; "
+            "posthouse doctor --store says more, and --repair saves what is left",
+        )
     if not count:
         return Maildrop(mailbox, [], 0)
     # Iterating over octets gives the marks as numbers: '0' to '3' become 0 to 3.

@@ -55,10 +55,6 @@ class SharedReaders(Readers):
         except sqlite3.Error as problem:
             raise unavailable(problem) from problem
 
-    def quick_check(self, seconds: float) -> str:
-        """There is no disk that could have damaged it."""
-        return ""
-
     def close(self) -> None:
         """The writer closes the connection."""
 

@@ -9,7 +9,6 @@ import re
 import sqlite3
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -217,6 +216,12 @@ def unavailable(problem: sqlite3.Error) -> Unavailable:
     return Unavailable(fault, f"{getattr(problem, 'sqlite_errorname', type(problem).__name__)}: {problem}")
 
 
+def is_damage(problem: Exception) -> bool:
+    """Whether SQLite met a page that is not what it should be."""
+    code = getattr(problem, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in _CORRUPT
+
+
 class Readers:
     """Connections for reading: one for the event loop's thread, some for the pool. None keeps a transaction open."""
 
@@ -269,19 +274,6 @@ class Readers:
                     connection.close()
         except sqlite3.Error as problem:
             raise unavailable(problem) from problem
-
-    def quick_check(self, seconds: float) -> str:
-        """What a look at the database's structure finds within this time, empty when nothing."""
-        end = time.monotonic() + seconds
-        try:
-            with contextlib.closing(self._open()) as connection:
-                connection.set_progress_handler(lambda: time.monotonic() > end, 10_000)
-                rows = connection.execute("PRAGMA quick_check(1)").fetchall()
-        except sqlite3.OperationalError as problem:
-            return "" if problem.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT else str(problem)
-        except sqlite3.Error as problem:
-            return str(problem)
-        return "" if rows == [("ok",)] else str(rows[0][0])
 
     def close_inline(self) -> None:
         """Closes the event loop's connection (on that thread)."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
+from posthouse.mail.reply import Fault, Unavailable
 from posthouse.ports.store import Account, Alias, Credential, Domain, Kept, Network, Route
 from posthouse.ports.system import Clock
 from posthouse.store.sqlite import aliases, jobs, routes
@@ -44,6 +45,7 @@ class Registers:
     _writer: Writer
 
     def __init__(self) -> None:
+        self._doubtful: frozenset[str] = frozenset()  # tables in which what is not found may be there
         self._named: tuple[list[Any], tuple[Network, ...]] = ([], ())
         self._routed: tuple[list[Any], tuple[Route, ...]] = ([], ())
 
@@ -67,6 +69,7 @@ class Registers:
 
     def _domain(self, name: str) -> Domain | None:
         rows = self._readers.inline(_DOMAIN + "WHERE name = ?", (name,))
+        self._require_certainty(rows, "domain")
         return Domain(*rows[0]) if rows else None
 
     async def add_account(self, address: str, password: str, quota: int = 0, *, kept: Kept | None = None) -> Account:
@@ -117,7 +120,13 @@ class Registers:
 
     def _account(self, address: str) -> Account | None:
         rows = self._readers.inline(_ACCOUNT + "WHERE account.address = ?", (address,))
+        self._require_certainty(rows, "account", "mailbox")
         return _account(rows[0]) if rows else None
+
+    def _require_certainty(self, rows: list[Any], *tables: str) -> None:
+        """What was not found in a damaged register may be there: nobody is refused for good because of it."""
+        if not rows and self._doubtful and not self._doubtful.isdisjoint(tables):
+            raise Unavailable(Fault.DAMAGED, f"not found, and the table {tables[0]} is damaged")
 
     async def find_local_part(self, local: str) -> list[Account]:
         """At most two accounts with this local part in any domain."""
@@ -139,6 +148,7 @@ class Registers:
 
     def _alias(self, address: str) -> Alias | None:
         rows = self._readers.inline(aliases.ONE, (address,))
+        self._require_certainty(rows, "alias")
         return aliases.read(rows[0]) if rows else None
 
     async def put_alias(self, alias: Alias, *, replace: bool = False) -> None:

@@ -22,7 +22,7 @@ from posthouse.store.content import Files
 from posthouse.store.model import Options, UniqueIds
 from posthouse.store.sqlite.deposits import deposit
 from posthouse.store.sqlite.jobs import Batch, Deposit, Job
-from posthouse.store.sqlite.pool import CHECKPOINT_OCTETS, PAGE, Readers, unavailable
+from posthouse.store.sqlite.pool import CHECKPOINT_OCTETS, PAGE, Readers, is_damage, unavailable
 from posthouse.store.sqlite.tally import Tally
 from posthouse.store.sqlite.tombstones import Graveyard
 
@@ -240,7 +240,8 @@ class Writer:
                 self._count(batch.content)
             self._cursor.execute("COMMIT" if batch.changed else "ROLLBACK")
         except sqlite3.Error as problem:
-            self._fault(jobs, problem)
+            if not (is_damage(problem) and self._commit_undamaged(jobs)):
+                self._fault(jobs, problem)
             return
         self._failures = 0
         self._pause = IDLE
@@ -307,6 +308,45 @@ class Writer:
         job.result = job.work(self._cursor, batch)
 
     # Faults
+
+    def _commit_undamaged(self, jobs: Jobs) -> bool:
+        """Carries out those jobs that touch no damaged page; False when no job alone is to blame.
+
+        Which they are shows a trial of each: SQLite does not go on within a transaction that met such a page, not even
+        behind a ROLLBACK TO.
+        """
+        self._rollback()
+        rest: list[Job | Deposit] = []
+        for job in jobs:
+            job.error = None
+            problem = self._try_alone(job)
+            if problem is None:
+                rest.append(job)
+                continue
+            self._fail([job], unavailable(problem))
+            if self._log:
+                self._log.error("store_damaged", detail=str(problem), advice="run posthouse doctor --store")
+        if len(rest) == len(jobs):
+            return False
+        if rest:
+            self._commit(rest)
+        return True
+
+    def _try_alone(self, job: Job | Deposit) -> sqlite3.Error | None:
+        """The damage that a job meets, if any. Nothing of it stays."""
+        try:
+            self._cursor.execute("BEGIN IMMEDIATE")
+            if isinstance(job, Deposit):
+                deposit([job], self._unique_ids, self._cursor, Batch())
+            else:
+                self._work(job, Batch())
+        except sqlite3.Error as problem:
+            return problem if is_damage(problem) else None
+        except (*_OWN_FAULTS, *_REFUSALS):
+            return None
+        finally:
+            self._rollback()
+        return None
 
     def _fail(self, jobs: Jobs, problem: Unavailable) -> None:
         for job in jobs:
