@@ -33,7 +33,7 @@ check: ## ruff, mypy --strict, the floors of the architecture, the generated pag
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m tools.docs --check
 
-torture: ## kill the server 200 times under load, also while it carries letters on, the outbox and the reader; fail its disk, clock and memory; time failed logins (ROUNDS=n, FAULTS=n, TORTURE="--power")
+torture: ## kill the server 200 times under load, also while it carries letters on, the outbox and the reader; fail its disk, clock and memory; damage its store; time failed logins (ROUNDS=n, FAULTS=n, TORTURE="--power")
 	@sh tools/prepare.sh dev
 	@$(BIN)/python -m tests.torture.kill --rounds $(ROUNDS) $(TORTURE)
 	@$(BIN)/python -m tests.torture.queue --rounds $(ROUNDS)
@@ -41,6 +41,7 @@ torture: ## kill the server 200 times under load, also while it carries letters 
 	@$(BIN)/python -m tests.torture.collector --rounds $$(( ($(ROUNDS) + 4) / 5 ))
 	@$(BIN)/python -m tests.torture.machine --rounds $(FAULTS)
 	@$(BIN)/python -m tests.torture.upgrade
+	@$(BIN)/python -m tests.torture.damage --rounds $(ROUNDS)
 	@$(BIN)/python -m tests.torture.timing
 	@$(BIN)/python -m tests.lab.power --rounds $(ROUNDS)
 

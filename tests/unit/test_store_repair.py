@@ -182,6 +182,20 @@ async def test_the_first_page(ledger: Ledger) -> None:
     assert await ledger.served() == ledger.letters
 
 
+async def test_a_schema_that_is_no_text(ledger: Ledger) -> None:
+    """Python cannot read what SQLite says about it. Would catch a UnicodeDecodeError in the place of an explanation."""
+    octets = (ledger.data / "posthouse.db").read_bytes()
+    at = octets.index(b"CREATE INDEX account_local") + 15
+    ledger.overwrite(1, b"\xa8\xff", at)
+    for serve in (True, False):
+        with pytest.raises(StoreError, match="doctor --store --repair"):
+            open_store(ledger.data, serve=serve)
+    with pytest.raises(StoreError, match="doctor --store --repair"):
+        ledger.damages()
+    ledger.repair()
+    assert await ledger.served() == ledger.letters
+
+
 async def test_accounts_that_were_lost_keep_their_letters(ledger: Ledger) -> None:
     ledger.overwrite(ledger.page("account"), bytes(PAGE))
     done = ledger.repair()

@@ -171,7 +171,7 @@ def _told(data: Path, done: Repair) -> str:
             lines += [titles[done.dry], *_items(chosen[:MOST_SHOWN]), ""]
             if len(chosen) > MOST_SHOWN:
                 lines += [f"... and {len(chosen) - MOST_SHOWN} more; --json has them all.", ""]
-    holds = f"{done.letters} letters of {done.accounts} accounts"
+    holds = f"{_counted(done.letters, 'letter')} of {_counted(done.accounts, 'account')}"
     if done.dry:
         lines.append(f"Nothing was changed. A repair would keep {holds}.")
         return "\n".join(lines)
@@ -188,6 +188,10 @@ def _report(found: list[Damage], count: int) -> str:
     if count > len(found):
         lines.append(f"... and {count - len(found)} more.")
     return "\n".join(lines)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _items(damages: Iterable[Damage]) -> list[str]:

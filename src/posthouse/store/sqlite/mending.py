@@ -131,14 +131,19 @@ class Mending:
     # Domains, accounts, mailboxes
 
     def _losses(self) -> None:
-        """Says how many letters a mailbox has lost with their rows: its own count, as it was read, tells."""
-        for mailbox, address, counted, there in self._rows(
-            "SELECT mailbox.id, account.address, mailbox.messages, (SELECT count(*) FROM message WHERE "  # noqa: S608
-            f"{_HAVE}) FROM mailbox LEFT JOIN account ON account.id = mailbox.account"
+        """Says how many letters a mailbox has lost with their rows, as its own count tells, before any is put aside."""
+        for mailbox, address, counted, octets, there, room in self._rows(
+            "SELECT mailbox.id, account.address, messages, octets, (SELECT count(*) FROM message WHERE "  # noqa: S608
+            f"{_HAVE}), (SELECT ifnull(sum(size), 0) FROM message WHERE {_HAVE})"
+            " FROM mailbox LEFT JOIN account ON account.id = mailbox.account"
         ):
+            whose = [address] if address else []
             if there < counted:
                 text = f"The mailbox counted {counted} letters, and {there} are there: the others could not be found."
-                self._tell("lost", f"mailbox {mailbox}", text, [address] if address else [])
+                self._tell("lost", f"mailbox {mailbox}", text, whose)
+            elif (counted, octets) != (there, room):
+                text = "The letters of the mailbox, or their octets, were counted wrongly, and so was its quota."
+                self._tell("mended", f"mailbox {mailbox}", text, whose)
 
     def _remembered(self, kept: dict[str, dict[int, list[Value]]]) -> None:
         """Rows that were lost and whose names the indexes have kept."""
@@ -338,10 +343,8 @@ class Mending:
             f"(SELECT ifnull({what}, 0) FROM message WHERE {_HAVE})"  # noqa: S608 (fixed texts)
             for what in ("count(*)", "sum(size)", "max(modseq)")
         )
-        wrong = self._db.execute(
+        self._db.execute(
             f"UPDATE mailbox SET messages = {messages}, octets = {octets},"  # noqa: S608 (fixed texts)
             f" highestmodseq = max(highestmodseq, {modseq}) + 1"
             f" WHERE messages <> {messages} OR octets <> {octets} OR highestmodseq < {modseq}"
-        ).rowcount
-        if wrong:
-            self._tell("mended", "posthouse.db, mailbox", f"{wrong} mailboxes are counted anew, and their quotas.")
+        )

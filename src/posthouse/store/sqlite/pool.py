@@ -32,6 +32,18 @@ Values = Sequence[object] | Mapping[str, object]
 
 Connect = Callable[[Path], sqlite3.Connection]
 
+_NOT_DAMAGED: Final = frozenset(
+    (
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_NOMEM,
+    )
+)
 _CORRUPT: Final = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
 
 
@@ -54,12 +66,24 @@ def connect(
     if sys.platform == "darwin":  # fsync alone does not reach the disk there
         pragmas += ["fullfsync=ON", "checkpoint_fullfsync=ON"]
     try:
-        for pragma in pragmas:
-            connection.execute(f"PRAGMA {pragma}").fetchall()
+        with legible():
+            for pragma in pragmas:
+                connection.execute(f"PRAGMA {pragma}").fetchall()
     except sqlite3.Error:
         connection.close()
         raise
     return connection
+
+
+@contextlib.contextmanager
+def legible() -> Iterator[None]:
+    """Python cannot read what SQLite says about a schema whose octets are no text: that is damage like any other."""
+    try:
+        yield
+    except UnicodeDecodeError as problem:
+        damage = sqlite3.DatabaseError("the schema is damaged")
+        damage.sqlite_errorcode, damage.sqlite_errorname = sqlite3.SQLITE_CORRUPT, "SQLITE_CORRUPT"
+        raise damage from problem
 
 
 def create(path: Path, now: float, *, to: int | None = None) -> sqlite3.Connection:
@@ -87,7 +111,7 @@ def prepare(path: Path, timeout: float, now: float, *, serve: bool) -> None:
             "Install a newer Python."
         )
     try:
-        with contextlib.closing(sqlite3.connect(path, timeout=timeout, isolation_level=None)) as connection:
+        with contextlib.closing(sqlite3.connect(path, timeout=timeout, isolation_level=None)) as connection, legible():
             _prepare(connection, path, now, serve)
     except sqlite3.Error as problem:
         raise cannot_be_opened(path, problem) from problem
@@ -95,8 +119,8 @@ def prepare(path: Path, timeout: float, now: float, *, serve: bool) -> None:
 
 def cannot_be_opened(path: Path, problem: sqlite3.Error) -> StoreError:
     """What to tell people about it."""
-    damaged = unavailable(problem).fault is Fault.DAMAGED or "malformed" in str(problem)
-    advice = ADVICE if damaged else "See whether the disk is full, or the file not yours."
+    code = getattr(problem, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    advice = "See whether the disk is full, or the file not yours." if code in _NOT_DAMAGED else ADVICE
     return StoreError(
         f"The database {path} cannot be opened: {problem}. Mail in it is neither lost nor changed by this. {advice}"
     )

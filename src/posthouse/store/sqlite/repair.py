@@ -230,7 +230,7 @@ class _Run:
         stamp = time.strftime("%Y-%m-%dT%H%M%SZ", time.gmtime(self._clock.now()))
         name = f"posthouse.db.damaged-{stamp}"
         for path, suffix in zip(self._old(), ("", "-wal"), strict=True):
-            if path.exists():
+            if path.exists() and (path.stat().st_size or not suffix):
                 _link(path, self._data / (name + suffix))
                 self._result.kept = name
         sync_directory(self._data)
