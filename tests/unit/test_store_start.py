@@ -72,7 +72,11 @@ async def unavailable(house: House, mailbox: int) -> None:
 async def test_the_rest_is_served(house: House) -> None:
     """Letters of one go on while those of two cannot be read, and delivering to two fails alone."""
     overwrite(house, leaf_of(house, (2 << 32) + 200), os.urandom(PAGE))
-    house.open()
+    (house.path / "staging" / "4711-dead").mkdir()
+    log = Lines()
+    house.opened.append(open_store(house.path, serve=True, clock=house.clock, log=log))
+    told = [(line["what"], line["where"], line["whose"]) for line in log.of("store_damaged")]
+    assert told == [("unreadable", "mailbox 2", "two@x.mail")]
     await unavailable(house, 2)
     before = len((await house.store.maildrop(1)).rows)
     results = await asyncio.gather(

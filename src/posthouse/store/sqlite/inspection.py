@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import functools
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from posthouse.mail.reply import Unavailable
 from posthouse.ports.store import Damage
 from posthouse.store.sqlite.check import schema_damages
-from posthouse.store.sqlite.pool import Readers
+from posthouse.store.sqlite.pool import Readers, is_damage
 
 SLICE: Final = 512  # rows of one transaction
+LONG: Final = 0.02  # seconds after which it ends with the mailbox at hand
 LARGE: Final = 200_000  # rows of a register that is not looked at as a whole while a server starts
 
 LOOKED_UP: Final = ("domain", "account", "mailbox", "alias")
@@ -49,7 +51,7 @@ class Inspection:
                 step = _Step(last)
                 found = self._look(work.__name__.strip("_").replace("_", " "), functools.partial(work, step))
                 yield found
-                last = step.following if not (found and found[0].what == "unreadable") else None
+                last = step.following  # none when the slice could not be read
 
     def _look(self, what: str, work: Callable[[sqlite3.Cursor], list[Damage]]) -> list[Damage]:
         try:
@@ -78,24 +80,32 @@ def _table(table: str, most: int | None, cursor: sqlite3.Cursor) -> list[Damage]
 
 
 def _mailboxes(step: _Step, cursor: sqlite3.Cursor) -> list[Damage]:
-    """One mailbox: its rows, to the last column, against what it counts."""
-    rows = cursor.execute(
+    """As many mailboxes as some milliseconds allow: their rows, to the last column, against what they count."""
+    end = time.monotonic() + LONG
+    found: list[Damage] = []
+    for mailbox, messages, octets, address in cursor.execute(
         "SELECT id, messages, octets, (SELECT address FROM account WHERE id = mailbox.account) FROM mailbox"
-        " WHERE id > ? ORDER BY id LIMIT 1",
-        (step.last,),
-    ).fetchall()
-    if not rows:
-        return []
-    mailbox, messages, octets, address = rows[0]
-    step.following = mailbox
-    there = cursor.execute(
-        "SELECT count(*), ifnull(sum(size), 0), sum(length(prefix)) FROM message WHERE id BETWEEN ? AND ?",
-        (mailbox << 32, (mailbox + 1 << 32) - 1),
-    ).fetchall()[0]
-    if (messages, octets) == there[:2]:
-        return []
-    text = f"It counts {messages} letters and {octets} octets; {there[0]} and {there[1]} are there."
-    return [Damage("counters", f"mailbox {mailbox}", text, [address] if address else [])]
+        " WHERE id > ? ORDER BY id LIMIT ?",
+        (step.last, SLICE),
+    ).fetchall():
+        step.following = mailbox
+        whose = [address] if address else []
+        try:
+            ((count, size, _),) = cursor.execute(
+                "SELECT count(*), ifnull(sum(size), 0), sum(length(prefix)) FROM message WHERE id BETWEEN ? AND ?",
+                (mailbox << 32, (mailbox + 1 << 32) - 1),
+            ).fetchall()
+        except sqlite3.DatabaseError as problem:
+            if not is_damage(problem):
+                raise
+            found.append(Damage("unreadable", f"mailbox {mailbox}", "Its letters cannot all be read.", whose))
+            continue
+        if (messages, octets) != (count, size):
+            text = f"It counts {messages} letters and {octets} octets; {count} and {size} are there."
+            found.append(Damage("counters", f"mailbox {mailbox}", text, whose))
+        if time.monotonic() > end:
+            break
+    return found
 
 
 def _index_of_files(step: _Step, cursor: sqlite3.Cursor) -> list[Damage]:
