@@ -21,6 +21,7 @@ from posthouse.store import StoreError, StoreInUse, StoreTooNew, examine_store, 
 from posthouse.store.sqlite.pages import Image, Tree, record
 from posthouse.store.sqlite.pool import PAGE
 from tests.contract.conftest import PREFIX, House, StillClock
+from tests.unit.test_store_damage import Lines
 
 LARGE = b"Subject: large\r\n\r\n" + b"y" * 600_000 + b"\r\n"
 
@@ -319,6 +320,28 @@ async def test_letters_behind_a_damaged_page_of_the_wal(ledger: Ledger) -> None:
     box = (await ledger.served())["two@x.mail"]
     assert len(box) >= 31 + 35
     assert all(octets[len(PREFIX) :] in [LARGE, *map(small, range(140))] for octets in box.values())
+
+
+async def test_a_server_puts_letters_behind_a_damaged_page_of_the_wal_aside(ledger: Ledger) -> None:
+    """It comes back by itself, and SQLite removes what stands there. Would catch a letter answered 250 of which nothing
+    is left anywhere."""
+    await crashed(ledger, range(100, 140))
+    with (ledger.data / "posthouse.db-wal").open("r+b") as file:
+        file.seek(32 + 24 + 2000)  # in the first frame
+        file.write(b"damage")
+    log = Lines()
+    store = open_store(ledger.data, serve=True, log=log)
+    try:
+        assert log.of("store_commits_lost")[0]["up_to"] == 40
+        there = len((await store.maildrop(2)).rows) - 31
+    finally:
+        await store.close()
+    aside = {path.read_bytes(): path for path in (ledger.data / "lost+found").glob("*.eml")}
+    assert there + len(aside) >= 38
+    assert aside.keys() <= {small(number) for number in range(100, 140)}
+    facts = [json.loads(path.with_suffix(".json").read_text()) for path in aside.values()]
+    assert {one["deliveries"][0]["recipient"] for one in facts} == {"test@x.mail"}
+    assert len(log.of("store_letter_put_aside")) == len(aside)
 
 
 async def test_a_cut_wal_costs_what_was_in_it_and_no_number_comes_again(ledger: Ledger) -> None:

@@ -53,6 +53,7 @@ from posthouse.store.sqlite.memory import InlineWriter, SharedReaders, open_in_m
 from posthouse.store.sqlite.pool import Readers, connect, prepare
 from posthouse.store.sqlite.queue import Parts, SqliteQueue
 from posthouse.store.sqlite.registers import Registers
+from posthouse.store.sqlite.rescue import rescue
 from posthouse.store.sqlite.scrub import MOST_TOLD, Scrub, tell
 from posthouse.store.sqlite.tally import Lost, Tally, skip_numbers
 from posthouse.store.sqlite.tombstones import TOGETHER, Graveyard, bring_back, buried
@@ -107,6 +108,8 @@ class SqliteStore(Registers):
             self._readers: Readers = SharedReaders(connection)
             open_writer: Callable[[], sqlite3.Connection] = functools.partial(_given, connection)
         else:
+            if directory.serve:
+                self._rescue(log)
             prepare(directory.database, options.busy_timeout, clock.now(), serve=directory.serve)
             # Writers never hold up readers; only the recovery of the WAL after a crash does, for milliseconds.
             self._readers = Readers(functools.partial(connect, directory.database, timeout=0.25))
@@ -149,6 +152,18 @@ class SqliteStore(Registers):
             ),
             None if directory.in_memory else directory.path / QUEUE_CHANGES,
         )
+
+    def _rescue(self, log: Log | None) -> None:
+        """What the opening would cost."""
+        contents = self._directory.contents
+        try:
+            rescued = rescue(self._directory.path, lambda name: contents / name[:2] / name)
+        except (OSError, sqlite3.Error):  # what is wrong is told when the database is opened
+            return
+        if log is not None:
+            for one in rescued[:MOST_TOLD]:
+                whom = ", ".join(one.recipients[:20])
+                log.error("store_letter_put_aside", letter=one.letter, recipients=whom, place=one.place)
 
     def _look_over(self, log: Log | None) -> None:
         """What the one server looks at when it starts: the registers always, and after an unclean stop the rows too,

@@ -9,10 +9,9 @@ The form is that of https://www.sqlite.org/fileformat2.html, the sections are na
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -164,17 +163,29 @@ class Image:
             if number in seen or self.parent(number)[0] != 5:
                 continue
             root = self._root_of(number, trees)
-            if root is None:
-                continue
-            trees[root].bad.add(root)  # that there is one says that the tree is damaged
-            with contextlib.suppress(Unreadable):
-                kind, cells, _, _ = self._node(number, root in index)
-                if kind in (TABLE_LEAF, INDEX_LEAF):
-                    cells = cells if root in index else _in_order(cells)
-                for cell in cells:
+            if root is not None:
+                trees[root].bad.add(root)  # that there is one says that the tree is damaged
+                for cell in self._leaf(number, root in index):
                     yield root, cell
 
-    def _root_of(self, number: int, trees: dict[int, Tree]) -> int | None:
+    def newest(self, roots: set[int]) -> Iterator[tuple[int, Cell]]:
+        """The rows in those pages of the WAL that belong to the tables with these roots, with the root."""
+        for number in sorted(self.newer):
+            root = number if number in roots else self._root_of(number, roots)
+            if root is not None:
+                for cell in self._leaf(number, index=False):
+                    yield root, cell
+
+    def _leaf(self, number: int, index: bool) -> list[Cell]:
+        try:
+            kind, cells, _, _ = self._node(number, index)
+        except Unreadable:
+            return []
+        if kind not in (TABLE_LEAF, INDEX_LEAF):
+            return []
+        return cells if index else _in_order(cells)
+
+    def _root_of(self, number: int, trees: Container[int]) -> int | None:
         for _ in range(DEEPEST):
             kind, above = self.parent(number)
             if kind != 5 or above == number:

@@ -19,7 +19,7 @@ from typing import Final
 from posthouse.store.model import CHUNK
 from posthouse.store.sqlite.pages import Cell, Image, Tree, Unreadable, Value, record
 
-_FILE_NAME: Final = re.compile(r"[0-9a-f]{32}")
+FILE_NAME: Final = re.compile(r"[0-9a-f]{32}")
 _KEEPING: Final = {
     "content_file": "content",
     "sqlite_autoindex_domain_1": "domain",
@@ -214,7 +214,7 @@ class Salvage:
             broken = "its row is damaged"
         data, file = row["data"], row["file"]
         octets = data if isinstance(data, bytes) else None
-        path = self._path_of(file) if isinstance(file, str) and _FILE_NAME.fullmatch(file) else None
+        path = self._path_of(file) if isinstance(file, str) and FILE_NAME.fullmatch(file) else None
         self._broken(row, broken, path if octets is None and path is not None and path.is_file() else octets)
 
     def _broken(self, row: dict[str, Value], reason: str, octets: bytes | Path | None) -> None:
@@ -232,7 +232,7 @@ class Salvage:
             if not whole:
                 return f"only {len(data)} of its octets are left", 0
             return ("" if zlib.crc32(data) == checksum else "its octets do not match its checksum"), len(data)
-        if not isinstance(file, str) or not _FILE_NAME.fullmatch(file):
+        if not isinstance(file, str) or not FILE_NAME.fullmatch(file):
             return "it has neither octets nor a file", 0
         try:
             found, size = checksum_of(self._path_of(file))
