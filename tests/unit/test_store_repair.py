@@ -18,6 +18,7 @@ import pytest
 
 from posthouse.ports.store import Damage, Delivered, Repair, Route
 from posthouse.store import StoreError, StoreInUse, StoreTooNew, examine_store, open_store, repair_store
+from posthouse.store.repairing import Repairing
 from posthouse.store.sqlite.pages import Image, Tree, record
 from posthouse.store.sqlite.pool import PAGE
 from tests.contract.conftest import PREFIX, House, StillClock
@@ -202,6 +203,16 @@ async def test_accounts_that_were_lost_keep_their_letters(ledger: Ledger) -> Non
     done = ledger.repair()
     assert await ledger.served() == ledger.letters
     assert [damage.whose for damage in done.told if damage.what == "lost"] == [["one@x.mail"], ["two@x.mail"]]
+
+
+async def test_letters_of_nobody_are_put_aside_once(ledger: Ledger) -> None:
+    """Their account, its indexes and who they were for are gone. Would catch a letter given to a stranger."""
+    ledger.sql("UPDATE message SET recipient = 'who@else.example'", "DELETE FROM account WHERE id = 2")
+    done = ledger.repair()
+    assert list(await ledger.served()) == ["one@x.mail"]
+    assert len(list((ledger.data / "lost+found").glob("message-2-*.eml"))) == 31
+    assert len([damage for damage in done.told if damage.what == "set aside"]) == 31
+    assert len(list((ledger.data / "lost+found").glob("*.eml"))) == 31
 
 
 async def test_mailboxes_that_were_lost_give_no_uid_twice(ledger: Ledger) -> None:
@@ -389,6 +400,15 @@ async def test_nobody_else_works_on_it_meanwhile(ledger: Ledger) -> None:
             repair_store(ledger.data)
         await store.close()
     ledger.repair()
+
+
+async def test_nobody_begins_while_it_is_repaired(ledger: Ledger) -> None:
+    """A command would change the old database, and be told that it did."""
+    with Repairing(ledger.data):
+        for serve in (True, False):
+            with pytest.raises(StoreInUse, match="is being repaired"):
+                open_store(ledger.data, serve=serve)
+    assert await ledger.served() == ledger.letters
 
 
 async def test_a_newer_store_is_left_alone(ledger: Ledger) -> None:

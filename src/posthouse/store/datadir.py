@@ -15,7 +15,7 @@ from posthouse.mail.reply import Fault, Unavailable
 from posthouse.net.files import owner_of, sync_directory, try_lock
 from posthouse.ports.system import Clock, Random
 from posthouse.store.model import Options, StoreError, StoreInUse
-from posthouse.store.repairing import REPAIRED, REPAIRING, finish_repair, gone, is_gone
+from posthouse.store.repairing import REPAIRED, REPAIRING, being_repaired, finish_repair, gone, is_gone
 
 OTHERS: Final = 0o007  # what a mode allows those who are neither owner nor group
 FREE_KNOWN_FOR: Final = 0.2  # seconds that the free room is believed
@@ -93,7 +93,7 @@ class DataDirectory:
             if try_lock(file):
                 finish_repair(self.path)
             elif (self.path / REPAIRED).exists() or (self.path / REPAIRING).exists():
-                raise StoreInUse(f"The store in {self.path} is being repaired. Wait until that has come to its end.")
+                raise being_repaired(self.path)
 
     def _require_privacy(self) -> None:
         """Nobody else on this machine may look into the directory. One that holds no mail yet is made private."""
@@ -115,6 +115,8 @@ class DataDirectory:
 
     def _lock_for_serving(self) -> None:
         file = self._open_lock(self.path / "lock")
+        if file is None and (self.path / REPAIRING).exists():
+            raise being_repaired(self.path)
         if file is None:
             raise StoreInUse(
                 f"Another Posthouse server works on the data directory {self.path}. Two servers on one directory would "

@@ -83,6 +83,11 @@ def finish_repair(path: Path) -> None:
     sync_directory(path)
 
 
+def being_repaired(path: Path) -> StoreInUse:
+    """What to tell people about it."""
+    return StoreInUse(f"The store in {path} is being repaired. Wait until that has come to its end.")
+
+
 def is_gone(path: Path) -> bool:
     """Whether a data directory has lost its database: there is none, or an empty file, and signs that there was one.
     SQLite would begin a new one and remove the WAL of the old."""

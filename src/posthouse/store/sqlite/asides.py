@@ -17,10 +17,11 @@ from posthouse.store.sqlite.salvage import Broken, Found, checksum_of
 NAMED: Final = 10  # deliveries that a sentence names
 
 _DELIVERIES: Final = """
-    SELECT message.id, message.unique_id, message.size, message.received, message.recipient, message.prefix,
-        account.address
-    FROM message LEFT JOIN mailbox ON mailbox.id = message.id >> 32 LEFT JOIN account ON account.id = mailbox.account
-    WHERE message.content = ? ORDER BY message.id
+    SELECT copy.id, unique_id, size, received, recipient, prefix, account.address, deleted FROM (
+        SELECT id, unique_id, size, received, recipient, prefix, 0 AS deleted FROM message WHERE content = :content
+        UNION ALL
+        SELECT id, unique_id, size, received, recipient, prefix, 1 FROM tombstone WHERE content = :content) AS copy
+    LEFT JOIN mailbox ON mailbox.id = copy.id >> 32 LEFT JOIN account ON account.id = mailbox.account ORDER BY copy.id
 """
 _ELSEWHERE: Final = ("message", "queue", "tombstone")  # tables whose rows name a content
 
@@ -35,6 +36,7 @@ class Asides:
         self._lost_found = lost_found
         self.told = told
         self.unlink: list[Path] = []
+        self._kept: set[int] = set()  # contents that are there under other names
 
     def use(self, db: sqlite3.Connection) -> None:
         """The salvaged database; before it is known octets can be kept, and nothing else."""
@@ -42,6 +44,9 @@ class Asides:
 
     def _rows(self, sql: str, *parameters: object) -> list[Any]:
         return self._db.execute(sql, parameters).fetchall()
+
+    def _deliveries(self, content: int) -> list[Any]:
+        return self._db.execute(_DELIVERIES, {"content": content}).fetchall()
 
     def keep(self, broken: Broken) -> None:
         """Puts the octets of a broken content aside while they are at hand."""
@@ -110,6 +115,7 @@ class Asides:
         name = name_of("message", message >> 32, message & LAST_UID)
         if broken.octets is not None:
             self._lost_found.keep(name, broken.octets)
+            self._kept.add(content)
         self._tell(broken, name, message)
         self._db.execute("DELETE FROM message WHERE id = ?", (message,))
 
@@ -119,9 +125,12 @@ class Asides:
             "SELECT id, letter, envelope, file, data FROM content WHERE refs = 0"
         ):
             octets = data if file is None else self._path_of(file)
-            broken = Broken(content, letter, envelope, "nothing says whose it is", octets)
-            self.keep(broken)
-            self._tell(broken)
+            if content not in self._kept:
+                broken = Broken(content, letter, envelope, "nothing says whose it is", octets)
+                self.keep(broken)
+                self._tell(broken)
+            elif isinstance(octets, Path):
+                self.unlink.append(octets)
             self._db.execute("DELETE FROM content WHERE id = ?", (content,))
 
     def files(self, folders: Sequence[tuple[str, list[str]]]) -> None:
@@ -145,11 +154,11 @@ class Asides:
             self._db.execute(f"DELETE FROM {table} WHERE content = ?", (content,))  # noqa: S608 (names of ours)
 
     def _whose(self, content: int) -> list[str]:
-        return sorted({row[6] for row in self._rows(_DELIVERIES, content) if row[6]})
+        return sorted({row[6] for row in self._deliveries(content) if row[6]})
 
     def _tell(self, broken: Broken, name: str = "", message: int = 0) -> None:
         """Writes down what is known, and says in a sentence which letter of whom it was."""
-        rows = [row for row in self._rows(_DELIVERIES, broken.content) if message in (0, row[0])]
+        rows = [row for row in self._deliveries(broken.content) if message in (0, row[0])]
         waiting = [] if message else self._rows("SELECT recipient FROM queue WHERE content = ?", broken.content)
         facts = {
             "letter": broken.letter,
@@ -176,7 +185,7 @@ def _sentence(broken: Broken, rows: Sequence[Any]) -> str:
 
 
 def _delivery(row: Sequence[Any]) -> dict[str, object]:
-    names = ("id", "unique_id", "size", "received", "recipient", "prefix", "account")
+    names = ("id", "unique_id", "size", "received", "recipient", "prefix", "account", "deleted")
     facts = dict(zip(names, row, strict=True))
     return facts | {"mailbox": row[0] >> 32, "uid": row[0] & LAST_UID}
 
