@@ -159,7 +159,7 @@ async def remove(store: Store, given: dict[str, Given], address: str) -> None:
 Way = Callable[[Path, random.Random], None]
 
 
-def _overwrite(path: Path, chance: random.Random, pieces: list[tuple[int, bytes]]) -> None:
+def _overwrite(path: Path, pieces: list[tuple[int, bytes]]) -> None:
     with path.open("r+b") as file:
         for at, octets in pieces:
             file.seek(at)
@@ -174,7 +174,7 @@ def _octets(name: str) -> Way:
         for _ in range(chance.choice((1, 1, 3, 10))):
             length = chance.choice((1, 1, 4, 30))
             pieces.append((chance.randrange(max(size - length, 1)), chance.randbytes(length)))
-        _overwrite(path, chance, pieces)
+        _overwrite(path, pieces)
 
     return damage
 
@@ -184,7 +184,7 @@ def _pages(fill: Callable[[random.Random], bytes], first: int = 0) -> Way:
         path = data / "posthouse.db"
         pages = path.stat().st_size // PAGE
         numbers = [chance.randrange(first, pages) for _ in range(chance.choice((1, 1, 2, 5)))]
-        _overwrite(path, chance, [(number * PAGE, fill(chance)) for number in numbers])
+        _overwrite(path, [(number * PAGE, fill(chance)) for number in numbers])
 
     return damage
 
@@ -192,17 +192,31 @@ def _pages(fill: Callable[[random.Random], bytes], first: int = 0) -> Way:
 def _low_pages(data: Path, chance: random.Random) -> None:
     """The roots of all trees lie in front: they are hit rarely by chance, and it matters most there."""
     numbers = [chance.randrange(0, 45) for _ in range(chance.choice((1, 2)))]
-    _overwrite(data / "posthouse.db", chance, [(number * PAGE, chance.randbytes(PAGE)) for number in numbers])
+    _overwrite(data / "posthouse.db", [(number * PAGE, chance.randbytes(PAGE)) for number in numbers])
 
 
 def _in_low_pages(data: Path, chance: random.Random) -> None:
     """A few octets in the head of such a page."""
     pieces = [(chance.randrange(45) * PAGE + chance.randrange(40), chance.randbytes(2)) for _ in range(3)]
-    _overwrite(data / "posthouse.db", chance, pieces)
+    _overwrite(data / "posthouse.db", pieces)
+
+
+def _many(data: Path, chance: random.Random) -> None:
+    """A third of all pages."""
+    path = data / "posthouse.db"
+    pages = [number for number in range(path.stat().st_size // PAGE) if chance.random() < 0.3]
+    _overwrite(path, [(number * PAGE, chance.randbytes(PAGE)) for number in pages])
+
+
+def _noise(data: Path, chance: random.Random) -> None:
+    """Some octets in every page."""
+    path = data / "posthouse.db"
+    places = [number * PAGE + chance.randrange(PAGE) for number in range(path.stat().st_size // PAGE)]
+    _overwrite(path, [(place, chance.randbytes(1)) for place in places])
 
 
 def _header(data: Path, chance: random.Random) -> None:
-    _overwrite(data / "posthouse.db", chance, [(chance.randrange(100), chance.randbytes(chance.choice((1, 4, 20))))])
+    _overwrite(data / "posthouse.db", [(chance.randrange(100), chance.randbytes(chance.choice((1, 4, 20))))])
 
 
 def _cut(name: str) -> Way:
@@ -221,7 +235,7 @@ def _content_file(work: Callable[[Path, random.Random], None]) -> Way:
 
 
 def _alter(path: Path, chance: random.Random) -> None:
-    _overwrite(path, chance, [(chance.randrange(path.stat().st_size), chance.randbytes(5))])
+    _overwrite(path, [(chance.randrange(path.stat().st_size), chance.randbytes(5))])
 
 
 def _sql(data: Path, statement: str) -> None:
@@ -254,6 +268,8 @@ WAYS: dict[str, tuple[Way, str]] = {
     "zeros": (_pages(lambda _: bytes(PAGE)), "closed"),
     "root": (_low_pages, "closed"),
     "root-octets": (_in_low_pages, "closed"),
+    "many": (_many, "closed"),
+    "noise": (_noise, "closed"),
     "header": (_header, "closed"),
     "cut": (_cut("posthouse.db"), "closed"),
     "empty": (lambda data, _: os.truncate(data / "posthouse.db", 0), "crashed"),
