@@ -132,4 +132,6 @@ def test_a_lost_database_is_named_by_every_command(office: Shell) -> None:
         assert done.code == Exit.IO
         assert "doctor --store --repair" in done.err
     assert office("doctor", "--store").code == 1
+    wide = office("doctor", "--only", "store", "--json")
+    assert [one["id"] for one in wide.json["findings"]] == ["store.unusable"]
     assert not (office.data / "posthouse.db").exists()

@@ -442,7 +442,7 @@ class Store(Spool, Protocol):
         ...
 
     async def glance(self, seconds: float) -> str:
-        """What a look at the structure of the database finds within this time, empty when nothing."""
+        """What a look at the database finds within this time, empty when nothing."""
         ...
 
     async def close(self) -> None:

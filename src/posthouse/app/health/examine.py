@@ -25,7 +25,7 @@ from posthouse.net.proc import file_system_of
 from posthouse.net.sysfiles import machine_addresses, machine_name
 from posthouse.net.system import SystemClock
 from posthouse.ports.store import Store
-from posthouse.store import Options, StoreError, open_store
+from posthouse.store import Options, StoreError, is_gone, open_store
 
 WITHIN: Final = 15.0  # seconds for all of it
 GLANCE: Final = 5.0  # seconds at the database
@@ -122,7 +122,7 @@ def _disk(case: Case) -> Iterator[Finding]:
         system = file_system_of(place)
         yield from disk.judge_room(data, room, settings.smtp.limits.message, settings.store.reserve, system)
         yield from disk.judge_system(data, system)
-        if not (data / "posthouse.db").exists():
+        if not (data / "posthouse.db").exists() and not is_gone(data):
             yield disk.Disk.NONE(data=data)
             return
         yield from disk.judge_reserve(data, settings.store.reserve, running=case.server is not None)
@@ -137,7 +137,8 @@ async def _opened(case: Case, found: list[Finding]) -> AsyncIterator[Store | Non
     """The store, None where there is none or it cannot be opened."""
     store: Store | None = None
     try:
-        if not case.closed and case.wants(*_NEED_STORE) and (case.data / "posthouse.db").exists():
+        there = (case.data / "posthouse.db").exists() or is_gone(case.data)  # then it is told why not
+        if not case.closed and case.wants(*_NEED_STORE) and there:
             store = open_store(case.data, serve=False, options=Options(busy_timeout=BUSY))
     except (StoreError, Unavailable) as error:
         found.append(server.Store.UNUSABLE(why=error))

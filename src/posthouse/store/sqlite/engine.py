@@ -108,8 +108,7 @@ class SqliteStore(Registers):
             self._readers: Readers = SharedReaders(connection)
             open_writer: Callable[[], sqlite3.Connection] = functools.partial(_given, connection)
         else:
-            if directory.serve:
-                self._rescue(log)
+            self._rescue(log)
             prepare(directory.database, options.busy_timeout, clock.now(), serve=directory.serve)
             # Writers never hold up readers; only the recovery of the WAL after a crash does, for milliseconds.
             self._readers = Readers(functools.partial(connect, directory.database, timeout=0.25))
@@ -168,16 +167,8 @@ class SqliteStore(Registers):
     def _look_over(self, log: Log | None) -> None:
         """What the one server looks at when it starts: the registers always, and after an unclean stop the rows too,
         for at most some seconds; then a thread goes on. The rest is served, whatever is found."""
-        end = time.monotonic() + QUICK_CHECK
         inspection = Inspection(self._readers)
-        portions = inspection.registers()
-        if self._directory.orphans_possible:
-            portions = itertools.chain(portions, inspection.rows())
-        found: list[Damage] = []
-        for portion in portions:
-            found += portion
-            if time.monotonic() > end:
-                break
+        found = inspection.within(QUICK_CHECK, rows=self._directory.orphans_possible)
         self._doubtful = frozenset(
             table for table in LOOKED_UP for damage in found if damage.where == f"posthouse.db, {table}"
         )
@@ -469,8 +460,10 @@ class SqliteStore(Registers):
                 yield damage
 
     async def glance(self, seconds: float) -> str:
-        """What a look at the structure finds within this time, empty when nothing."""
-        return await self._in_thread(self._readers.quick_check, seconds)
+        """What a look at the registers and rows finds within this time, empty when nothing."""
+        look = functools.partial(Inspection(self._readers).within, seconds, rows=True)
+        found = await self._in_thread(look)
+        return f"{found[0].where}: {found[0].text.rstrip('.')}" if found else ""
 
     def cut(self) -> bytes:
         """Takes the power from a store in memory: what was committed stays, and this object is of no more use."""

@@ -8,6 +8,7 @@ and the sums over the whole store.
 from __future__ import annotations
 
 import functools
+import itertools
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +35,16 @@ class Inspection:
 
     def __init__(self, readers: Readers) -> None:
         self._readers = readers
+
+    def within(self, seconds: float, *, rows: bool) -> list[Damage]:
+        """What is found in this time, which ends between two slices; `rows`: beyond the registers."""
+        end = time.monotonic() + seconds
+        found: list[Damage] = []
+        for portion in itertools.chain(self.registers(), self.rows() if rows else ()):
+            found += portion
+            if time.monotonic() > end:
+                break
+        return found
 
     def registers(self) -> Iterator[list[Damage]]:
         """The schema and the small tables, each with its indexes."""

@@ -1,4 +1,4 @@
-"""Letters behind a damaged page of the WAL, before a server opens the database.
+"""Letters behind a damaged page of the WAL, before anybody opens the database.
 
 SQLite ends the reading of a WAL at the first page that does not fit, and whoever opens the database for writing has the
 rest overwritten. Those letters were answered 250. A repair would put them into their mailboxes; a server that comes
@@ -39,7 +39,8 @@ class Rescued:
 def rescue(data: Path, path_of: Callable[[str], Path]) -> list[Rescued]:
     """Puts aside what the next opening of the database would cost; it stays as it is. Raises OSError, sqlite3.Error.
 
-    Only for the one process that serves. It costs a look when there is a WAL, and reads it only when commits are lost.
+    It costs a look when there is a WAL, which is read only when commits are lost: never beside a server, whose database
+    counts at least as many as the tally that was read before.
     """
     database = data / "posthouse.db"
     wal = database.with_name("posthouse.db-wal")
