@@ -8,8 +8,8 @@ Directives:
     !sized octets           a letter of so many octets: a subject, an empty line, one line of x
     !large count octets     a letter too large to come at once: the octets, count times, in pieces of 1000
     !old number             the letter was retrieved in an earlier session
-    !fail what fault        update, fetch, batch (a fetch of several), maildrop or login fail from now on (fault:
-                            storage, busy, ...; none); maildrop says Missing for `missing`, and waits for `hang`
+    !fail what fault        update, fetch, batch (a fetch of several), maildrop, networks or login fail from now on
+                            (fault: storage, busy, ...; none); maildrop says Missing for `missing`, and waits for `hang`
     !damage number          the letter's content does not match its checksum
     !gone number            the letter is removed behind the session's back
     !lock, !unlock          another session takes the lock, gives it back
@@ -95,6 +95,7 @@ class MemoryStore:
     named: tuple[Network, ...] = ()
 
     def networks(self) -> tuple[Network, ...]:
+        self.fail("networks")
         return self.named
 
     def add(self, content: bytes, *, large: bool = False) -> int:

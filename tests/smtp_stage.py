@@ -13,7 +13,7 @@ Directives:
     !content pattern                  the content of the newest letter, with "|" for each line end
     !prefix pattern                   what was put before the newest letter; lines are parted by "|"
     !envelope name value              a field of the newest letter's envelope
-    !fault where fault                draft, write, deliver or login fail from now on (storage, full, busy ...; none)
+    !fault where fault                draft, write, deliver, networks or login fail from now on (storage ...; none)
     !clock seconds                    time goes on
     !reverse name                     the name of the clients' addresses ("-": none)
     !drafts count                     drafts that were neither delivered nor discarded
@@ -142,6 +142,7 @@ class MemoryMail:
     aliases: dict[str, list[Address]] = field(default_factory=dict)
 
     def networks(self) -> tuple[Network, ...]:
+        self.fail("networks")
         return self.named
 
     def add(self, address: str, quota: int = 0, used: int = 0) -> None:

@@ -368,8 +368,8 @@ def serve_really(one: Round) -> None:
 def _send(endpoint: object, one: Round, address: str, number: int) -> None:
     try:
         reply = deliver(endpoint, [address], content(number))  # type: ignore[arg-type]
-    except AssertionError as error:  # refused before DATA
-        reply = str(error).rpartition("was answered b'")[2].encode()
+    except AssertionError as error:  # refused before DATA, perhaps in the place of the greeting
+        reply = str(error).rpartition("b'")[2].encode()
     if reply.startswith(b"250"):
         one.given[address].letters[number] = content(number)
     elif not reply.startswith(b"4"):

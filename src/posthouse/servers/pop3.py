@@ -117,7 +117,13 @@ class Pop3Server:
 
     async def session(self, wire: Wire) -> None:
         """Serves one connection until it ends; the caller closes it then. Never raises for what a peer does."""
-        rights = self._access.rights(wire.peer.host)
+        try:
+            rights = self._access.rights(wire.peer.host)
+        except Unavailable as problem:
+            self._log.error("rights_unknown", peer=wire.peer.host, reason=str(problem))
+            wire.write(Pop3.RIGHTS_UNKNOWN.encode(self._texts.style))
+            await wire.finish(DISCARD)
+            return
         if not rights.may("pop3"):
             refusal(self._log, what="connect", why="no pop3 for this network", peer=wire.peer.host, rule=rights.rule)
             wire.write(Pop3.NOT_FROM_HERE.encode(self._texts.style))

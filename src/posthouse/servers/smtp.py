@@ -105,7 +105,13 @@ class SmtpServer:
 
     async def session(self, wire: Wire) -> None:
         """Serves one connection until it ends."""
-        rights = self._access.rights(plain_address(wire.peer.host))
+        try:
+            rights = self._access.rights(plain_address(wire.peer.host))
+        except Unavailable as problem:
+            self.log.error("rights_unknown", peer=wire.peer.host, reason=str(problem))
+            wire.write(Smtp.RIGHTS_UNKNOWN.fill(host=self.host).encode(self._style))
+            await wire.finish(self.limits.discard_timeout)
+            return
         if not rights.may(self._protocol):
             await self._turn_away(wire, rights)
             return
