@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from posthouse.cli.fetching import Fetched, OnDisk
 from posthouse.mail.compose import Attachment, ComposeError, Letter, Part, base64_size, compose, encode_field
+from posthouse.mail.htmltext import html_to_text
 from posthouse.mail.mailboxes import parse_mailboxes
-from posthouse.mail.message import Message, html_to_text
+from posthouse.mail.message import Message
 from posthouse.mail.mime import DEPTH, PARTS, decoded, parse, safe_name
 
 ME = parse_mailboxes("Тест <test@x.mail>")[0]

@@ -58,7 +58,7 @@ class Recipe:
             return
         self.text = rich.whole(part, "The text")
         if self.html is not None and not self.text.strip():
-            from posthouse.mail.message import html_to_text
+            from posthouse.mail.htmltext import html_to_text
 
             self.text = html_to_text(self.html)
         if self.quoted:

@@ -113,8 +113,10 @@ def complain(verb: str, problem: Problem) -> None:
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """Tells a program on standard output."""
-    print(json.dumps(value, ensure_ascii=False))
+    """Tells a program on standard output, and a person who looks at it there: no server's words drive the terminal."""
+    from posthouse.mail.charsets import escape_json
+
+    print(escape_json(json.dumps(value, ensure_ascii=False)))
 
 
 def json_of(problem: Problem) -> dict[str, Any]:

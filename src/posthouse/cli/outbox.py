@@ -132,7 +132,7 @@ def _show(options: dict[str, Any]) -> int:
     from posthouse.cli.outboxing import row_of
 
     box = _outbox()
-    names = [_find(box, text) for text in options["ids"]]
+    names = _names(options)
     letters = [_looked(partial(box.look, name, time.time())) for name in names]
     if options["as_json"]:
         rows = [row_of(w) | {"history": [asdict(a) for a in w.attempts], "why": w.why} for w in letters]
@@ -151,13 +151,13 @@ def _show(options: dict[str, Any]) -> int:
 
 
 def _print_raw(path: Path) -> None:
+    from posthouse.cli.output import write_octets
+
     try:
         with path.open("rb") as file:
-            while piece := file.read(262_144):
-                sys.stdout.buffer.write(piece)
+            write_octets(iter(partial(file.read, 262_144), b""))
     except FileNotFoundError:
         raise Problem(Exit.NO_INPUT, "The message was sent, and is not kept.", stage="outbox") from None
-    sys.stdout.buffer.flush()
 
 
 def _read_text(path: Path) -> str:

@@ -306,15 +306,17 @@ def _consent(options: dict[str, Any]) -> bool:
 
 
 def dry_run(letter: Letter, options: dict[str, Any]) -> int:
-    """Prints the exact octets of a letter."""
+    """Prints the exact octets of a letter; on a terminal, harmless ones."""
     if not options["quiet"]:
         who = " ".join(f"<{recipient.address}>" for recipient in letter.recipients)
         sender = f"<{'' if letter.sender is None else letter.sender}>"
-        print(f"{letter.size} octets would go from {sender} to {who}", file=sys.stderr)
+        from posthouse.mail.charsets import harmless_line  # of a reply, the addresses are a stranger's words
+
+        print(harmless_line(f"{letter.size} octets would go from {sender} to {who}"), file=sys.stderr)
+    from posthouse.cli.output import write_octets
+
     sys.stderr.flush()
-    for piece in letter.content():
-        sys.stdout.buffer.write(piece)
-    sys.stdout.buffer.flush()
+    write_octets(letter.content())
     return int(Exit.OK)
 
 

@@ -258,9 +258,11 @@ class Setup:
             )
             raise Problem(Exit.NO_PERMISSION, text, stage="discovery")
         from posthouse.cli.dialogue import Terminal
+        from posthouse.mail.charsets import harmless_line
 
         person = Terminal()
-        person.tell("DNS names {hosts}, which is not of {domain}, and DNS can be forged.", hosts=hosts, domain=domain)
+        text = "DNS names {hosts}, which is not of {domain}, and DNS can be forged."
+        person.tell(text, hosts=harmless_line(hosts), domain=domain)
         answer = person.ask("Send the password there?", "n")
         if answer.strip().lower() not in ("y", "yes", "д", "да"):
             raise Problem(Exit.NO_PERMISSION, "Then nothing was sent and nothing was written.", stage="discovery")
@@ -340,7 +342,9 @@ class Setup:
 
     def _say(self, text: str, **values: object) -> None:
         if self.speaks:
-            print(phrase(text, **values), flush=True)
+            from posthouse.mail.charsets import harmless
+
+            print(harmless(phrase(text, **values)), flush=True)
 
 
 def _mailbox(text: str) -> Mailbox:

@@ -98,7 +98,7 @@ def open_target(text: str) -> Target:
 
 
 class Standard(Target):
-    """Standard output: the octets as they came, of whole messages only."""
+    """Standard output: the octets as they came, of whole messages only. A terminal gets them harmless."""
 
     name = "-"
 
@@ -115,10 +115,10 @@ class Standard(Target):
 
     def end(self) -> str:
         """Writes the message."""
+        from posthouse.cli.output import write_octets
+
         with self._fetched as fetched:
-            for piece in fetched.pieces():
-                sys.stdout.buffer.write(piece)
-        sys.stdout.buffer.flush()
+            write_octets(fetched.pieces())
         return "standard output"
 
     def drop(self) -> None:

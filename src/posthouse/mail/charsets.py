@@ -93,10 +93,12 @@ class _WithoutMark(codecs.IncrementalDecoder):
 # C0 and C1 controls drive the terminal; the rest reorders, hides or imitates text (Unicode TR 36 and TR 9).
 _CONTROLS: Final = "\x00-\x08\x0b-\x1f\x7f-\x9f"
 _HIDDEN: Final = (
-    "\u00ad\u034f\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb"
-    "\U000e0000-\U000e0fff"
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0"
+    "\ufff0-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
-_HARMFUL: Final = re.compile(f"[{_CONTROLS}{_HIDDEN}\ud800-\udfff]")
+HARMFUL: Final = f"[{_CONTROLS}{_HIDDEN}\ud800-\udfff]"
+"""A regular expression for one character that could drive a terminal or deceive an eye; line ends and tabs are none."""
+_HARMFUL: Final = re.compile(HARMFUL)
 _HARMFUL_IN_LINE: Final = re.compile(f"[\n\t{_CONTROLS}{_HIDDEN}\ud800-\udfff]")
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import html
-import re
 from collections.abc import Iterator
 from typing import Final
 
 from posthouse.mail.charsets import codec, harmless, harmless_line
+from posthouse.mail.htmltext import html_to_text
 from posthouse.mail.mime import Octets, Part, decoded, parse, safe_name, text_of
 
 SHOWN_FIELDS: Final = ("From", "To", "Cc", "Reply-To", "Date", "Subject")
@@ -132,14 +131,21 @@ def _leaves(root: Part) -> Iterator[Part]:
 
 
 def _is_text(part: Part) -> bool:
-    return part.type in ("text/plain", "text/html") and not _is_attachment(part)
+    """Whether it is read in its place: a text, of a kind that we do not know too (RFC 2046 §4.1.4), and a multipart
+    whose parts cannot be told apart, for that may be all there is."""
+    if part.disposition == "attachment":
+        return False
+    if part.type in ("text/plain", "text/html"):
+        return True
+    return part.type.startswith("multipart/") or (part.type.startswith("text/") and not part.filename)
 
 
 def _is_attachment(part: Part) -> bool:
+    """Whether it can be saved. A text that has a file name is both read and saved."""
     if part.disposition == "attachment":
         return True
     if part.type.startswith("text/"):
-        return bool(part.filename) and part.type not in ("text/plain", "text/html")
+        return bool(part.filename)
     return not part.type.startswith("multipart/")
 
 
@@ -167,36 +173,6 @@ def _limited(pieces: Iterator[str], most: int) -> Iterator[str]:
         most -= len(piece)
         if most <= 0:
             return
-
-
-_BREAKS: Final = re.compile(r"/?(?:br|p|div|tr|li|ul|ol|table|blockquote|h[1-6]|hr)\b")
-_BLANKS: Final = re.compile(r"[ \t\n]+")
-
-
-def html_to_text(source: str) -> str:
-    """The text of HTML: tags out, blocks as lines, entities as characters. One pass, whatever it holds."""
-    pieces: list[str] = []
-    place = 0
-    lower = source.lower() if len(source.lower()) == len(source) else source
-    while (opening := source.find("<", place)) >= 0:
-        pieces.append(_BLANKS.sub(" ", source[place:opening]))
-        tag = lower[opening + 1 : opening + 16]
-        if tag.startswith("!--"):
-            closing = source.find("-->", opening)
-        else:
-            hidden = next((word for word in ("script", "style", "head") if re.match(word + r"\b", tag)), "")
-            closing = lower.find(f"</{hidden}", opening) if hidden else opening
-            closing = source.find(">", closing) if closing >= 0 else -1
-        if closing < 0:
-            place = len(source)
-            break
-        if _BREAKS.match(tag):
-            pieces.append("\n")
-        place = source.index(">", closing) + 1
-    pieces.append(_BLANKS.sub(" ", source[place:]))
-    text = html.unescape("".join(pieces))
-    lines = [line.strip() for line in text.split("\n")]
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip() + "\n"
 
 
 def first_line(octets: bytes) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, Protocol, overload
 
-from posthouse.mail.charsets import decoder
+from posthouse.mail.charsets import HARMFUL, decoder
 from posthouse.mail.encoded import decode_field, parse_parameters
 from posthouse.mail.header import Header
 
@@ -102,6 +102,8 @@ def _read(octets: Octets, start: int, end: int, depth: int, usual: str) -> Part:
     body = _header_end(octets, start, end)
     part = Part(start, body, end, depth, usual)
     part.fields = _fields(octets[start : min(body, start + HEADER)])
+    if not part.fields and octets[start : start + 1] not in (b"\r", b"\n"):
+        part.body = start  # what has no header field is no header, and must not vanish
     values = dict(reversed(part.fields))  # of a repeated field the first one counts
     if (value := values.get("content-type")) is not None:
         kind, part.parameters = parse_parameters(value)
@@ -239,21 +241,24 @@ def text_of(octets: Octets, part: Part) -> Iterator[str]:
 
 
 def safe_name(name: str, number: int, extension: str = ".bin") -> str:
-    """A name under which a part can be saved in any folder of any system: no path, nothing hidden, nothing that
-    deceives, at most 120 octets."""
+    """A name under which a part can be saved in any folder of any system: no path, nothing hidden, no option of a
+    command, nothing that deceives, at most 120 octets."""
     base = re.split(r"[/\\]", name)[-1]
     base = _UNSAFE.sub("_", base).strip(" .")
-    if not base or base.split(".")[0].upper() in _DEVICES:
+    if not base or base.split(".")[0].rstrip().upper() in _DEVICES:
         base = f"attachment-{number}{extension if not base else '-' + base}"
+    if base.startswith("-"):  # `rm *` would take it for an option
+        base = f"_{base}"
     stem, dot, ending = base.rpartition(".")
     if not dot or len(ending) > 20:
         stem, ending = base, ""
     while len((stem + ending).encode()) > 118:
         stem = stem[:-1]
-    return f"{stem}.{ending}" if ending else stem
+    return f"{stem}.{ending}" if ending else stem.rstrip(" .")
 
 
-_UNSAFE: Final = re.compile(
-    '[\x00-\x1f\x7f-\x9f<>:"|?*\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff0-\uffff\ud800-\udfff\U000e0000-\U000e0fff]'
-)
-_DEVICES: Final = {"CON", "PRN", "AUX", "NUL", *(f"{device}{n}" for device in ("COM", "LPT") for n in range(1, 10))}
+_UNSAFE: Final = re.compile(f'{HARMFUL}|[\n\t<>:"|?*\u200c\u200d\u2800\ufe00-\ufe0f\ufffc-\uffff]')
+# Superscript digits count as digits there (Microsoft, "Naming Files, Paths, and Namespaces").
+_DEVICES: Final = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"} | {
+    f"{device}{digit}" for device in ("COM", "LPT") for digit in "123456789¹²³"
+}

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TextIO
 
+from posthouse.mail.charsets import HARMFUL
+
 MASK: Final = "********"
 COLUMN: Final = 70  # where the times stand
 MOST: Final = 1_048_576  # octets of one transcript; the rest of the session is counted, not kept
@@ -63,7 +65,7 @@ class Transcript:
     def note(self, text: str) -> None:
         """Something that happened beside the octets."""
         self._flush()
-        self._line("===", text)
+        self._line("===", _CONTROL.sub(_shown, text))  # names in a certificate are the peer's words too
 
     def secured(self, text: str) -> None:
         """From here on TLS protects the octets, which stand here decrypted."""
@@ -112,12 +114,17 @@ class Transcript:
 
 
 _REFUSAL: Final = re.compile(r"[45][0-9][0-9][ -]|-ERR")
-_CONTROL: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_CONTROL: Final = re.compile(f"\n|{HARMFUL}")
 
 
 def _readable(octets: bytes) -> str:
     text = octets.decode("utf-8", "backslashreplace")
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    return _CONTROL.sub(_shown, text)
+
+
+def _shown(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"<U+{code:04X}>"
 
 
 class TranscriptFolder:
