@@ -13,6 +13,7 @@ from posthouse.accounts.kept import Vault
 from posthouse.accounts.logins import Logins
 from posthouse.app.certificates import CertificateKeeper
 from posthouse.app.ground import THIS_MACHINE, Ground
+from posthouse.app.outbox import OutboxRunner
 from posthouse.app.relaying import Relaying
 from posthouse.app.routing import make_router
 from posthouse.config.schema import IMPLICIT_TLS, Config, ListenerSettings
@@ -78,6 +79,7 @@ class App:
         self._relaying: Relaying | None = None
         self._certificates = CertificateKeeper(data, self._clock, log, self._domains)
         self._guard: Guard | None = None
+        self._outbox = OutboxRunner(log)
 
     @property
     def directory(self) -> AccountDirectory:
@@ -143,6 +145,7 @@ class App:
         except (ListenError, BadCertificate):
             await self.stop()
             raise
+        await self._outbox.configure(config.server)
         return listening
 
     async def _postmaster(self, config: Config) -> Address:
@@ -203,6 +206,7 @@ class App:
                     await self._open(settings, services)
                 except ListenError as error:
                     self._log.error("listener_failed", protocol=settings.protocol, reason=str(error))
+        await self._outbox.configure(config.server)
         self._log.info("reloaded", listeners=len(self._listeners))
 
     def _tell_short(self, dropped: int) -> None:
@@ -222,10 +226,8 @@ class App:
         """Stops accepting, lets running sessions end, closes the store. Harmless when called again."""
         relaying, self._relaying = self._relaying, None
         seconds = self._config.server.stop_timeout
-        if relaying is None:
-            cut = await self._sessions.stop(seconds)
-        else:
-            cut, _ = await asyncio.gather(self._sessions.stop(seconds), relaying.stop(seconds))
+        ending = [self._outbox.stop(seconds)] + ([] if relaying is None else [relaying.stop(seconds)])
+        cut, *_ = await asyncio.gather(self._sessions.stop(seconds), *ending)
         for listener in self._listeners.values():
             listener.close()
         self._listeners.clear()

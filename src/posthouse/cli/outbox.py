@@ -198,6 +198,9 @@ def _described(waiting: Waiting, folder: Path) -> list[str]:
 
 @outbox.command("run", context_settings=HELP)
 @click.option("--watch", is_flag=True, help="Go on, and try each letter when its time has come.")
+@click.option(
+    "--until-eof", is_flag=True, help="With --watch: end when standard input does, for programs that start it."
+)
 @VERBOSE
 @TIMEOUT
 @JSON
@@ -215,6 +218,8 @@ def run(**options: Any) -> None:
 
 
 def _run(options: dict[str, Any]) -> int:
+    if options["until_eof"]:
+        raise Problem(Exit.USAGE, "--until-eof goes with --watch.")
     runner = _runner(options)
     trials = _looked(runner.run_due)
     _looked(lambda: runner.outbox.sweep(time.time()))
@@ -222,10 +227,13 @@ def _run(options: dict[str, Any]) -> int:
 
 
 def _watch(options: dict[str, Any]) -> int:
-    from posthouse.cli.watching import watch
+    from posthouse.cli.watching import end_with_input, refuse_others, watch
 
     if options["as_json"]:
         raise Problem(Exit.USAGE, "--watch never ends, so there is no one answer for --json.")
+    if options["until_eof"]:
+        refuse_others(_outbox().path)
+        end_with_input()
     tell = (lambda _: None) if options["quiet"] else (lambda trial: print(_line(trial), flush=True))
     return _looked(lambda: watch(_runner(options), tell))
 

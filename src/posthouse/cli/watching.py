@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from posthouse.cli.exits import Exit
+from posthouse.cli.exits import Exit, Problem
 from posthouse.cli.outboxing import Runner, Trial
 
 LOOK: Final = 5.0  # seconds between two looks into the outbox: so soon a letter of `send --queue` leaves
@@ -50,6 +51,30 @@ def watch(runner: Runner, tell: Callable[[Trial], None]) -> int:
             swept = now
         over.wait(LOOK)
     return Exit.OK
+
+
+def refuse_others(folder: Path) -> None:
+    """Raises Problem where a program that was started by another one would run somebody else's outbox: a server that
+    root started with a person's HOME would run that person's password commands as root."""
+    if os.name != "posix":
+        return
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if folder.stat().st_uid != os.geteuid():
+        text = f"{folder} belongs to somebody else, whose outbox is theirs to run: posthouse outbox run --watch."
+        raise Problem(Exit.NO_PERMISSION, text, stage="outbox")
+
+
+def end_with_input() -> None:
+    """Has this process get SIGTERM when its standard input ends: whoever holds the other end is there no more."""
+
+    def wait() -> None:
+        with contextlib.suppress(OSError):
+            while os.read(0, 4096):
+                pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 UNIT: Final = """\

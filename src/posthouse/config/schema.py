@@ -68,6 +68,16 @@ class ServerSettings:
             empty="whoever starts it",
         ),
     ] = ""
+    outbox: Annotated[
+        str,
+        Setting(
+            Kind.CHOICE,
+            "Whether the outbox of the person as whom the server runs is worked on too: what `posthouse send` could "
+            "not hand over is tried when its time has come, as by `posthouse outbox run --watch`. It is for a server "
+            "that somebody runs on a machine of their own, and reads nobody else's outbox.",
+            choices=("on", "off"),
+        ),
+    ] = "off"
     style: Annotated[
         str,
         Setting(
