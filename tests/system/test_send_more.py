@@ -136,6 +136,18 @@ def test_notices_are_asked_for(tmp_path: Path) -> None:
     assert b"RCPT TO:<a@x.mail> NOTIFY=FAILURE,DELAY ORCPT=rfc822;a@x.mail" in server.heard
 
 
+def test_a_recipient_beyond_ascii_is_named_so(tmp_path: Path) -> None:
+    """RFC 6533 §3: a type of its own, in UTF-8, and no xtext in it. It waits in the outbox as well."""
+    offer = b"250-x.mail\r\n250-DSN\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n"
+    with ScriptedServer(smtp(ehlo=offer)) as server:
+        command = [*SEND, *LETTER, "анна+x@пример.рф", "--dsn", "failure", "--url", f"smtp://{server.address}"]
+        assert run(command, home=tmp_path).returncode == 0
+        assert run([*command, "--queue"], home=tmp_path).returncode == 0
+        assert run([*SEND[:-1], "posthouse.cli.outbox", "run"], home=tmp_path).returncode == 0
+    line = "RCPT TO:<анна+x@пример.рф> NOTIFY=FAILURE ORCPT=utf-8;анна\\x{2B}x@пример.рф".encode()
+    assert server.heard.count(line) == 2
+
+
 def test_notices_wait_with_the_letter(tmp_path: Path) -> None:
     with ScriptedServer(smtp(ehlo=DSN)) as server:
         command = [*SEND, *LETTER, "a@x.mail", "--dsn", "never", "--url", f"smtp://{server.address}", "--queue"]

@@ -141,6 +141,19 @@ def test_xtext(text: str, xtext: str) -> None:
     assert decode_xtext(xtext) == text
 
 
+def test_original_recipients_beyond_ascii() -> None:
+    """RFC 6533 §3: an address of the type "utf-8" passes as it came, and holds no xtext."""
+    for line in ("utf-8;анна@пример.рф", "utf-8;\\x{430}\\x{2B}a@x.mail", "UTF-8;a\\x{5C}b@x.mail"):
+        command = parse_command(f"RCPT TO:<a@x.mail> ORCPT={line}".encode())
+        assert isinstance(command, Rcpt) and command.orcpt == line
+        assert command.encode() == f"RCPT TO:<a@x.mail> ORCPT={line}\r\n".encode()
+    assert (
+        Rcpt(A, orcpt="utf-8;я+a b=c@x").encode()
+        == "RCPT TO:<a@x.mail> ORCPT=utf-8;я\\x{2B}a\\x{20}b\\x{3D}c@x\r\n".encode()
+    )
+    assert Rcpt(A, orcpt="rfc822;a+b@x").encode() == b"RCPT TO:<a@x.mail> ORCPT=rfc822;a+2Bb@x\r\n"
+
+
 @pytest.mark.parametrize("xtext", ["+", "+2", "+2b", "a=b", "a b", "+FF", "я"])
 def test_bad_xtext(xtext: str) -> None:
     with pytest.raises(ValueError, match=r".*"):

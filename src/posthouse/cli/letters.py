@@ -95,8 +95,12 @@ def want_notices(letter: Letter, notify: tuple[str, ...], ret: str | None, envid
 
 
 def with_notices(address: Address, notify: tuple[str, ...]) -> Recipient:
-    """A recipient of whom notices are wanted, or not."""
-    return Recipient(address, notify, f"rfc822;{address}" if notify and address.is_ascii else None)
+    """A recipient of whom notices are wanted, or not. What is beyond ASCII has a type of its own (RFC 6533 §3)."""
+    if not notify:
+        return Recipient(address, notify)
+    text = str(address)
+    original = f"rfc822;{text}" if address.is_ascii else "utf-8;" + text.replace("\\", r"\x{5C}")
+    return Recipient(address, notify, original)
 
 
 def new_message_id(sender: Address) -> str:

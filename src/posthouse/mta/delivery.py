@@ -73,7 +73,7 @@ class Targets:
             # The sender hears that it was expanded, and of its members only what goes wrong (RFC 3461 §5.2.7.3).
             self.expanded.append(recipient)
             asked = tuple(word for word in asked if word != "SUCCESS") or ("NEVER",)
-        orcpt = recipient.orcpt or f"rfc822;{recipient.address}"
+        orcpt = recipient.orcpt or f"{'rfc822' if recipient.address.is_ascii else 'utf-8'};{recipient.address}"
         places = []
         for address, target in members:
             member = Recipient(address, asked, orcpt)

@@ -70,6 +70,8 @@ class Fitting:
             sender = sender if sender is None else ascii_form(sender)
             recipients = self._told_in_ascii(recipients, fitted)
             utf8 = False
+        if not utf8:
+            recipients = [_with_ascii_orcpt(one) for one in recipients]
         seven_bit = traits.eight_bit and "8BITMIME" not in extensions
         if not seven_bit and not traits.long_lines:
             letter: Letter | Result = self._as_it_is(traits)
@@ -90,7 +92,7 @@ class Fitting:
         places, fitted.places = fitted.places, []
         for place, one in zip(places, recipients, strict=True):
             if one.address.local.isascii():
-                told.append(replace(one, address=ascii_form(one.address), orcpt=_ascii_orcpt(one.orcpt)))
+                told.append(replace(one, address=ascii_form(one.address)))
                 fitted.places.append(place)
             else:
                 fitted.refused[place] = _no_utf8()
@@ -186,8 +188,10 @@ def _no_utf8() -> Result:
     return ours(Status.FAILED, "5.6.7", text, "mail")
 
 
-def _ascii_orcpt(orcpt: str | None) -> str | None:
-    """An original recipient without characters beyond ASCII: RFC 6533 §3, utf-8-addr-xtext."""
-    if orcpt is None or orcpt.isascii():
-        return orcpt
-    return "".join(c if c.isascii() else f"\\x{{{ord(c):X}}}" for c in orcpt)
+def _with_ascii_orcpt(recipient: Recipient) -> Recipient:
+    """An original recipient without characters beyond ASCII: RFC 6533 §3, utf-8-addr-xtext. Those of other types are
+    encoded as xtext anyway."""
+    orcpt = recipient.orcpt
+    if orcpt is None or orcpt.isascii() or not orcpt.lower().startswith("utf-8;"):
+        return recipient
+    return replace(recipient, orcpt="".join(c if c.isascii() else f"\\x{{{ord(c):X}}}" for c in orcpt))

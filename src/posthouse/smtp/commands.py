@@ -16,6 +16,7 @@ from posthouse.mail.reply import PeerError, Smtp
 from posthouse.smtp.grammar import (
     decode,
     decode_xtext,
+    encode_unitext,
     encode_xtext,
     parse_host,
     parse_mailbox,
@@ -152,7 +153,9 @@ class Rcpt:
     syntax: ClassVar[str] = "RCPT TO:<address> [parameters]"
     address: Address
     notify: tuple[str, ...] = ()  # of NEVER, SUCCESS, FAILURE, DELAY: RFC 3461 §4.1
-    orcpt: str | None = None  # "rfc822;user@example.org", decoded: RFC 3461 §4.2
+    orcpt: str | None = (
+        None  # "rfc822;user@example.org", decoded (RFC 3461 §4.2); after "utf-8;" as it is (RFC 6533 §3)
+    )
 
     @classmethod
     def parse(cls, argument: str) -> Rcpt:
@@ -179,7 +182,8 @@ class Rcpt:
             words.append(f"NOTIFY={','.join(self.notify)}")
         if self.orcpt is not None:
             kind, _, address = self.orcpt.partition(";")
-            words.append(f"ORCPT={kind};{encode_xtext(address)}")
+            encode = encode_unitext if kind.lower() == "utf-8" else encode_xtext
+            words.append(f"ORCPT={kind};{encode(address)}")
         return f"{' '.join(words)}\r\n".encode()
 
 
