@@ -8,6 +8,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -112,6 +113,34 @@ def test_the_rules(tmp_path: Path) -> None:
     )
     assert done == [(0, [1, 2, 3]), (0, [1, 2, 3]), (0, [1, 2, 3]), (1, [1, 3]), (1, []), (1, [])]
     assert letters_in(tmp_path) == sorted([LETTERS[0], large, LETTERS[1]])
+
+
+def test_a_dry_run_changes_nothing(tmp_path: Path) -> None:
+    """Would catch a folder, a state or a mark that a dry run makes, and an answer that the real run does not keep."""
+    maildrop = Maildrop([*LETTERS, b"Subject: large\r\n\r\n" + b"x" * 5000 + b"\r\n"])
+    with ScriptedServer(maildrop) as server:
+        url = ["--url", f"pop3://t@{server.address}", "--json", "--timeout", "2"]
+        where = ["new", "--to", f"maildir:{tmp_path}/m", "--max-size", "4K", "--limit", "2", "--delete", "bigger 40"]
+
+        def read(*words: str) -> tuple[int, dict[str, Any]]:
+            done = run([*READ, *words, *url], home=tmp_path)
+            return done.returncode, json.loads(done.stdout)
+
+        code, answer = read(*where, "--dry-run")
+        assert code == 0 and answer["dry_run"] and answer["left"] == 1
+        assert [(row["n"], row["subject"]) for row in answer["messages"]] == [(1, "1"), (2, "2")]
+        assert [row["id"] for row in answer["would_delete"]] == ["u1", "u2"]
+        assert not list(tmp_path.iterdir()), "neither a Maildir nor a state"
+        code, real = read(*where)
+        assert [row["id"] for row in real["messages"]] == ["u1", "u2"] and real["deleted"] == 2
+        assert [row["id"] for row in read(*where, "--dry-run")[1]["messages"]] == ["u3"]
+        assert read("new", "--to", f"maildir:{tmp_path}/m", "--max-size", "1", "--dry-run")[0] == 1
+        code, answer = read("delete", "1", "9", "--dry-run")
+        assert code == 1 and [row["would_delete"] for row in answer["messages"]] == [True, False]
+        assert list(maildrop.letters) == [3, 4]
+        assert read("list", "--dry-run")[0] == 64
+        shown = run([*READ, "new", "--dry-run", *url[:2]], home=tmp_path)
+        assert b"Would collect     1 " in shown.stdout and b"and delete 0. Nothing was done." in shown.stderr
 
 
 def test_after_counts_from_when_it_was_collected(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from posthouse.cli.exits import print_json
 from posthouse.cli.fetching import save_attachments
-from posthouse.cli.reading import JSON_TEXT, _list_line, describe
+from posthouse.cli.reading import JSON_TEXT, describe, list_line
 from posthouse.mail.charsets import HARMFUL
 from posthouse.mail.htmltext import html_to_text
 from posthouse.mail.message import Message
@@ -28,7 +28,7 @@ def shown(octets: bytes) -> str:
     text = "".join(message.render())
     row = {name.lower(): message.get(name) for name in ("From", "Subject", "Date")}
     answer = describe(message, JSON_TEXT)
-    for told in (text, _list_line({"n": 1, "size": len(octets)} | row), json.dumps(answer, ensure_ascii=False)):
+    for told in (text, list_line({"n": 1, "size": len(octets)} | row), json.dumps(answer, ensure_ascii=False)):
         assert not HARM.search(told), ascii(HARM.search(told))
     return text
 

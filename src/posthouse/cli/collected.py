@@ -48,9 +48,7 @@ class Collected:
         self.interrupted: Mark | None = None
         """The last run, when it did not end."""
         octets = _read(file)
-        safe = self._take(octets)
-        if safe < len(octets):  # a batch that was cut off by a crash was not committed
-            os.ftruncate(file, safe)
+        self._safe, self._size = self._take(octets), len(octets)
 
     def _take(self, octets: bytes) -> int:
         """Reads the lines; returns how many octets of them count."""
@@ -76,10 +74,7 @@ class Collected:
     def open(cls, login: str, server: str, target: str) -> Collected:
         """The state of one account on one server and one place that messages are collected to: what was only shown is
         not safe in a folder. Raises Problem when it cannot be kept, or another run has it."""
-        base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-        readable = re.sub(r"[^A-Za-z0-9@._-]", "_", f"{login}@{server}")[:80]
-        digest = hashlib.sha256(f"{login}\0{server}\0{target}".encode("utf-8", "surrogateescape")).hexdigest()[:12]
-        path = Path(base) / "posthouse" / "collected" / f"{readable}-{digest}"
+        path = _path(login, server, target)
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             file = _open(path)
@@ -89,10 +84,23 @@ class Collected:
         try:
             _lock(file, path)
             sync_folder(str(path.parent))
-            return cls(path, file)
+            state = cls(path, file)
+            if state._safe < state._size:  # a batch that was cut off by a crash was not committed
+                os.ftruncate(file, state._safe)
         except BaseException:
             os.close(file)
             raise
+        return state
+
+    @classmethod
+    def peek(cls, login: str, server: str, target: str) -> Collected:
+        """The same to be looked at only: nothing is made, locked or put right. Raises Problem."""
+        path = _path(login, server, target)
+        try:
+            return cls(path, os.open(path if path.exists() else os.devnull, os.O_RDONLY | getattr(os, "O_BINARY", 0)))
+        except OSError as error:
+            text = f"What was collected cannot be read: {path}: {error.strerror}"
+            raise Problem(Exit.NO_INPUT, text, stage="state") from error
 
     def __enter__(self) -> Collected:
         return self
@@ -160,6 +168,13 @@ class Collected:
         os.close(self._file)
         self._file = _open(self._path)
         _lock(self._file, self._path)
+
+
+def _path(login: str, server: str, target: str) -> Path:
+    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    readable = re.sub(r"[^A-Za-z0-9@._-]", "_", f"{login}@{server}")[:80]
+    digest = hashlib.sha256(f"{login}\0{server}\0{target}".encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    return Path(base) / "posthouse" / "collected" / f"{readable}-{digest}"
 
 
 def _open(path: Path) -> int:

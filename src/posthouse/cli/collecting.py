@@ -89,12 +89,12 @@ class Collector:
         place = self._target.name if self._target is not None else ""
         access = self._session.access
         with Collected.open(access.login, str(access.server), place) as state:
-            letters = await self._letters(state)
+            letters = await self.letters(state)
             present = {letter.identity for letter in letters}
             self._recover(state, letters)
             while await self._session_part(state, letters):
                 await self._again()
-                letters = await self._letters(state)
+                letters = await self.letters(state)
             if self._moment:
                 state.end()
             state.keep_only(present)
@@ -117,7 +117,8 @@ class Collector:
 
     # What there is
 
-    async def _letters(self, state: Collected) -> list[Letter]:
+    async def letters(self, state: Collected) -> list[Letter]:
+        """The messages of this session, with what each is remembered by. Raises Failure."""
         client = self._session.client
         answer, ids = await client.unique_ids()
         sizes = await self._session.all_sizes()

@@ -49,6 +49,7 @@ class ReadVerb(Verb):
     "--max-size", default="", metavar="SIZE", help="With new: larger messages stay where they are (5M, 500K)."
 )
 @click.option("--watch", type=click.IntRange(min=1), default=None, metavar="S", help="With new: again every S seconds.")
+@click.option("--dry-run", is_flag=True, help="With new and delete: only say what would be done.")
 @click.option("--server", default="", metavar="HOST:PORT", help="What the shell offers as the server.")
 @server_options("pop3://user@host:port, pop3s:// with TLS")
 def read(**options: Any) -> None:
@@ -68,6 +69,7 @@ def read(**options: Any) -> None:
     posthouse read new --to maildir:~/Mail                         leave mail on the server
     posthouse read new --to mbox:inbox --delete after 7d           for a week
     posthouse read new --to maildir:~/Mail --delete now --watch 60
+    posthouse read new --to maildir:~/Mail --delete now --dry-run  only say what would be done
 
     The account is that of posthouse setup. Passwords come from where it says, from --password-stdin, from the
     environment variable POSTHOUSE_PASSWORD, or they are asked for; never from the command line. Messages stay on the
@@ -84,7 +86,7 @@ def _shell(options: dict[str, Any]) -> int:
     from posthouse.cli.helpers import observer
     from posthouse.cli.shell import Own, converse
 
-    if options["as_json"] or not sys.stdin.isatty():
+    if options["as_json"] or options["dry_run"] or not sys.stdin.isatty():
         raise Problem(Exit.USAGE, f"Say what to read: {', '.join(WORDS)} or a number. The shell needs a terminal.")
     account = None if options["server"] else find_account(options)
     fill_in(options, account, "read")
@@ -163,6 +165,9 @@ def _job(options: dict[str, Any]) -> Job:
     if not least <= len(numbers) <= most:
         raise Problem(Exit.USAGE, f"`posthouse read {word}` needs {'a message number' if least else 'no numbers'}.")
     job = Job(word, numbers, options["target"], _rules(options), options["as_json"], options["quiet"])
+    job.dry = options["dry_run"]
+    if job.dry and (word not in ("new", "delete") or options["watch"]):
+        raise Problem(Exit.USAGE, "--dry-run goes with `new` and `delete`, and not with --watch.")
     if job.target and word not in ("show", "latest", "save", "new"):
         raise Problem(Exit.USAGE, f"--to has no meaning with {word}.")
     if job.target == "-" and job.as_json:

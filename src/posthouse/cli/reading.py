@@ -72,12 +72,13 @@ class Job:
     as_json: bool = False
     quiet: bool = False
     watched: bool = False  # it is one of many runs
+    dry: bool = False  # nothing is done, but said what would be
 
 
 async def collect(access: Access, job: Job) -> int:
     """Does the job and says goodbye. Returns the exit code; raises Problem."""
     begun = time.monotonic()
-    target = open_target(job.target) if job.target else None
+    target = open_target(job.target) if job.target and not job.dry else None
     session = Session(access, job, target)
     try:
         await session.open()
@@ -183,6 +184,10 @@ class Session:
 
     async def work(self) -> Exit:
         """The job itself."""
+        if self.job.dry:
+            from posthouse.cli.foreseeing import foresee_delete, foresee_new
+
+            return await (foresee_new if self.job.word == "new" else foresee_delete)(self)
         action = {
             "list": self._list,
             "latest": self._latest,
@@ -214,20 +219,20 @@ class Session:
     async def _list(self) -> Exit:
         sizes = await self.all_sizes()
         ids = await self.ids()
-        headers = await self._headers(list(sizes)[-LOOKED_INTO:])
+        headers = await self.headers(list(sizes)[-LOOKED_INTO:])
         rows: list[dict[str, Any]] = []
         for number, size in sizes.items():
             row: dict[str, Any] = {"n": number, "size": size}
             row |= {"id": ids[number]} if number in ids else {}
             rows.append(row | headers.get(number, {}))
             if not self.job.as_json:
-                print(_list_line(rows[-1]))
+                print(list_line(rows[-1]))
         self.answer = {"messages": rows, "octets": sum(sizes.values())}
         if not self.job.as_json and not self.job.quiet:
             print(f"{len(rows)} messages, {sum(sizes.values())} octets")
         return Exit.OK
 
-    async def _headers(self, numbers: list[int]) -> dict[int, dict[str, str]]:
+    async def headers(self, numbers: list[int]) -> dict[int, dict[str, str]]:
         """Who wrote what when. Many questions leave together where the server can take them."""
         found: dict[int, dict[str, str]] = {}
 
@@ -334,7 +339,8 @@ def need(answer: Answer, stage: str) -> None:
         raise refusal(answer, stage)
 
 
-def _list_line(row: dict[str, Any]) -> str:
+def list_line(row: dict[str, Any]) -> str:
+    """Number, size, and where it is known sender and subject."""
     text = f"{row['n']:>5} {row['size']:>10}"
     return f"{text}  {row['from'][:30]:<30}  {row['subject'][:60]}".rstrip() if "subject" in row else text
 

@@ -85,16 +85,28 @@ class Target(ABC):
 
 def open_target(text: str) -> Target:
     """`maildir:DIR`, `mbox:FILE` or `-` for standard output. Raises Problem."""
-    kind, colon, path = text.partition(":")
     if text == "-":
         return Standard()
-    if not colon or kind not in ("maildir", "mbox") or not path:
-        raise Problem(Exit.USAGE, f"--to needs maildir:DIR, mbox:FILE or -, not {text!r}")
-    place = Path(path).expanduser()
+    kind, place = _read(text)
     try:
         return Maildir(place) if kind == "maildir" else Mbox(place)
     except OSError as error:
         raise Problem(Exit.CANNOT_CREATE, f"{place} cannot be written: {error.strerror}") from error
+
+
+def name_of(text: str) -> str:
+    """The name of a place that is not opened; "" for none. Raises Problem."""
+    if text in ("", "-"):
+        return text
+    kind, place = _read(text)
+    return f"{kind}:{place.resolve()}"
+
+
+def _read(text: str) -> tuple[str, Path]:
+    kind, colon, path = text.partition(":")
+    if not colon or kind not in ("maildir", "mbox") or not path:
+        raise Problem(Exit.USAGE, f"--to needs maildir:DIR, mbox:FILE or -, not {text!r}")
+    return kind, Path(path).expanduser()
 
 
 class Standard(Target):
