@@ -18,11 +18,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench import generator, machine, onward, peers, report, sink
+from bench import collecting, generator, machine, onward, peers, report, sink
 from bench.machine import BenchError
 from bench.posthouse import Posthouse
 from bench.workloads import Peer, Workload, workloads
@@ -86,12 +86,23 @@ class Bench:
 
     def _makers(self, workload: Workload) -> Iterator[Callable[[Path], peers.Server]]:
         command = self.options.posthouse
+        if workload.maker is not None:
+            yield from self._own_makers(workload, workload.maker)
+            return
         if command is not None:
             yield lambda folder: Posthouse(folder, command, self.folder)
         idle = workload.ours if workload.key == "P5" else 0
         for peer in workload.peers:
             if peer in self.options.peers:
                 yield _maker(peer, workload.scheme, idle)
+
+    def _own_makers(
+        self, workload: Workload, maker: Callable[[Peer | None, Path, Sequence[str]], peers.Server]
+    ) -> Iterator[Callable[[Path], peers.Server]]:
+        command = self.options.posthouse
+        wanted = [peer for peer in workload.peers if peer in self.options.peers]
+        for peer in ([] if command is None else [None]) + wanted:
+            yield lambda folder, peer=peer: maker(peer, folder, command or [])  # type: ignore[misc]
 
     def _measure(self, workload: Workload, servers: list[peers.Server]) -> None:
         samples = self.samples.setdefault(workload.key, {})
@@ -130,7 +141,8 @@ class Bench:
 
 
 def _setup(workload: Workload) -> tuple[object, ...]:
-    return (workload.mailboxes, workload.letters, workload.filled, workload.size, workload.scheme, workload.peers)
+    mailboxes = (workload.mailboxes, workload.letters, workload.filled, workload.size)
+    return (*mailboxes, workload.scheme, workload.peers, workload.maker)
 
 
 def _maker(peer: Peer, scheme: str, idle: int) -> Callable[[Path], peers.Server]:
@@ -230,6 +242,7 @@ def measure(options: Options) -> int:
         peers.install()
     every = workloads(500, 10_000) if options.short else workloads()
     every += onward.workloads(10_000 if options.short else 100_000)
+    every += collecting.workloads(1000 if options.short else collecting.LETTERS)
     chosen = possible(choose(every, options.only))
     adopt_orphans()
     machine.share_priority(os.getpid())

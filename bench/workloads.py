@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 
 from bench import generator, tls_client
 from bench.generator import Load
@@ -27,6 +28,8 @@ class Peer(Enum):
     DOVECOT_TUNED = "Dovecot, logins tuned"
     DOVECOT_SHARED = "Dovecot, shared POP3 processes"
     POSTFIX_RELAY = "Postfix relaying"
+    MPOP = "mpop"
+    GETMAIL = "getmail6"
 
 
 DELIVERING = (Peer.POSTFIX_DOVECOT, Peer.POSTFIX_VIRTUAL)
@@ -69,6 +72,7 @@ class Workload:
     scheme: str = "PLAIN"  # how the peer stores passwords; Posthouse always argon2id
     once: bool = False  # not repeated in rounds
     prepare: Callable[[Server], object] | None = None
+    maker: Callable[[Peer | None, Path, Sequence[str]], Server] | None = None  # where a row has servers of its own
     notes: list[str] = field(default_factory=list)
 
 

@@ -31,6 +31,10 @@ MARK = re.compile(rb"^X-Letter: (\d+)\r?$", re.MULTILINE)
 CALLS = ("fsync", "rename", "write", "sendto", "ftruncate")
 """What a run does to files and to the line: the kill comes just before one of them."""
 
+SETTLES = 310.0
+"""Seconds in which a server lets the maildrop of a killed run go: a Dovecot that deletes on a busy disk takes long, and
+believes the lock of a session that ended badly for five minutes."""
+
 
 @dataclass(slots=True)
 class Ground:
@@ -113,7 +117,7 @@ class Run:
 
     def finish(self) -> None:
         """A run that nobody kills. The server may still hold the maildrop of the last one."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + SETTLES
         while True:
             process = self.start()
             _, said = process.communicate(timeout=120)
