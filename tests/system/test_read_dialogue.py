@@ -181,6 +181,14 @@ def test_a_slow_answer_shifts_nothing_and_lists_may_be_long(tmp_path: Path) -> N
     assert shown[1] == "+OK msg deleted\n"
 
 
+def test_a_list_of_a_hundred_thousand_lines(tmp_path: Path) -> None:
+    rows = b"".join(b"%d 287\r\n" % number for number in range(1, 100_001))
+    script = pop3([LETTER], list=b"+OK 100000 messages\r\n" + rows + b".\r\n")
+    shown = played(script, tmp_path, "List", "Delete 1")
+    assert shown[0] == "+OK 100000 messages\n" + rows.replace(b"\r", b"").decode()
+    assert shown[1] == "+OK msg deleted\n"
+
+
 def test_the_server_leaves_while_a_person_thinks(tmp_path: Path) -> None:
     def script(talk: Talk) -> None:
         talk.say(b"+OK POP3\r\n-ERR idle too long\r\n")

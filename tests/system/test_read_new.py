@@ -290,6 +290,25 @@ def test_a_hundred_megabytes_in_bounded_memory(tmp_path: Path, kind: str) -> Non
     assert code == 0 and peak < 60_000_000
 
 
+def test_a_hundred_thousand_entries(tmp_path: Path) -> None:
+    """One of them is small enough: the lists are read whole, in bounded memory, and no number is mixed up."""
+    count = 100_000
+    sizes = b"".join(b"%d %d\r\n" % (n, 42 if n == 77_777 else 9_999) for n in range(1, count + 1))
+    ids = b"".join(b"%d unique-id-of-message-%d\r\n" % (n, n) for n in range(1, count + 1))
+    script = pop3(
+        [LETTERS[0]],
+        list=stuffed(b"+OK\r\n", sizes),
+        uidl=stuffed(b"+OK\r\n", ids),
+        retr=stuffed(b"+OK\r\n", LETTERS[0]),
+    )
+    with ScriptedServer(script) as server:
+        where = ["--to", f"mbox:{tmp_path}/mbox", "--max-size", "1K"]
+        peak, code = peak_memory([*READ, "new", "--url", f"pop3://t@{server.address}", *where])
+        asked = [line for line in server.heard if line.startswith(b"RETR")]
+    assert code == 0 and asked == [b"RETR 77777"] and peak < 200_000_000
+    assert (tmp_path / "mbox").read_bytes().count(b"\nSubject: 1\n") == 1
+
+
 # In use, or a wrong password
 
 
