@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from posthouse.clients.waiting import Waiting
 
 T = TypeVar("T")
+NO_COLOR = click.option("--no-color", is_flag=True, help="Accepted as everywhere; there are no colours here.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, on failure too.")
 QUIET = click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 IDS = click.argument("ids", nargs=-1, required=True, metavar="ID...")
@@ -68,6 +69,7 @@ def outbox() -> None:
 
 @outbox.command("list", context_settings=HELP)
 @JSON
+@NO_COLOR
 @QUIET
 def list_(**options: Any) -> None:
     """All letters, the oldest first.
@@ -121,6 +123,7 @@ def _when(waiting: Waiting) -> str:
 @click.option("--raw", is_flag=True, help="Print the message, octet for octet.")
 @click.option("--transcript", is_flag=True, help="Print what was said in each attempt.")
 @JSON
+@NO_COLOR
 def show(**options: Any) -> None:
     """What is known of a letter: recipients, attempts, and the times of the next ones."""
     finish("outbox show", options["as_json"], lambda: _show(options))
@@ -204,6 +207,7 @@ def _described(waiting: Waiting, folder: Path) -> list[str]:
 @VERBOSE
 @TIMEOUT
 @JSON
+@NO_COLOR
 @QUIET
 def run(**options: Any) -> None:
     """Try the letters whose time has come.
@@ -243,6 +247,7 @@ def _watch(options: dict[str, Any]) -> int:
 @VERBOSE
 @TIMEOUT
 @JSON
+@NO_COLOR
 @QUIET
 def send(**options: Any) -> None:
     """Try letters now. Those that failed, are held or uncertain are tried again, under the same Message-ID."""
@@ -306,6 +311,7 @@ def _line(trial: Trial) -> str:
 @outbox.command("hold", context_settings=HELP)
 @IDS
 @JSON
+@NO_COLOR
 def hold(**options: Any) -> None:
     """Leave letters alone until `release` or `send`."""
 
@@ -320,6 +326,7 @@ def hold(**options: Any) -> None:
 @outbox.command("release", context_settings=HELP)
 @IDS
 @JSON
+@NO_COLOR
 def release(**options: Any) -> None:
     """Let held letters go: they are due at once."""
 
@@ -333,6 +340,7 @@ def release(**options: Any) -> None:
 @outbox.command("drop", context_settings=HELP)
 @IDS
 @JSON
+@NO_COLOR
 def drop(**options: Any) -> None:
     """Throw letters away. What was sent of them stays sent."""
     finish("outbox drop", options["as_json"], lambda: _drop(options))
@@ -361,6 +369,7 @@ def _drop_one(box: Outbox, name: str) -> None:
 @outbox.command("edit", context_settings=HELP)
 @click.argument("name", metavar="ID")
 @JSON
+@NO_COLOR
 def edit(**options: Any) -> None:
     """Change a letter in $VISUAL or $EDITOR: its text, its header, its recipients. It is not sent meanwhile.
 
