@@ -40,6 +40,7 @@ VERBS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "queue": ("posthouse.cli.queue:queue", "Letters that wait to be carried on."),
         "route": ("posthouse.cli.route:route", "Where letters for other servers go."),
         "ban": ("posthouse.cli.ban:ban", "Who is not let in because of failed logins, or by your word."),
+        "backup": ("posthouse.cli.backup:backup", "Copies of all mail: make, verify, bring back."),
         "lab": ("posthouse.cli.lab:lab", "Mail systems in a box, to see what mail does."),
         "doctor": ("posthouse.cli.doctor:doctor", "Find out what is wrong."),
         "completion": ("posthouse.cli.completion:completion", "What a shell needs to complete commands with Tab."),

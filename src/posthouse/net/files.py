@@ -14,13 +14,15 @@ else:
     import fcntl
 
 
-def try_lock(file: IO[bytes]) -> bool:
-    """Locks an open file for this process alone, until it is closed or the process dies; False when another has it."""
+def try_lock(file: IO[bytes] | int, *, shared: bool = False) -> bool:
+    """Locks an open file (or its descriptor) for this process alone, until it is closed or the process dies; False when
+    another has it. A shared lock keeps out only those that are not (on Windows every other one)."""
+    number = file if isinstance(file, int) else file.fileno()
     try:
         if sys.platform == "win32":
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            msvcrt.locking(number, msvcrt.LK_NBLCK, 1)
         else:
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(number, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:

@@ -151,6 +151,22 @@ class Buried:
     subject: str = ""
 
 
+@dataclass(slots=True)
+class Former:
+    """What is known of a copy that was in a mailbox before: all but its UID, its unique-id and whether POP3 retrieved
+    it, which it gets anew."""
+
+    letter: str
+    envelope: Envelope | None
+    recipient: str
+    prefix: bytes
+    received: float
+    flags: int = 0
+    keywords: tuple[str, ...] = ()
+    notify: tuple[str, ...] = ()
+    orcpt: str | None = None
+
+
 class Draft(Protocol):
     """Octets of a letter on their way in. Memory stays constant: what is large goes to a file of its own."""
 
@@ -307,6 +323,12 @@ class Store(Spool, Protocol):
         """Brings messages back that had these UIDs, with new UIDs, which it returns by the old ones, and new
         unique-ids. Those that ended meanwhile are left out. Raises Missing, Unavailable, or Conflict when they do not
         fit into the quota: some hundreds are one transaction, those before them are back."""
+        ...
+
+    async def put_back(self, mailbox: int, letters: Sequence[tuple[Draft, Former]]) -> list[int]:
+        """Makes letters messages of a mailbox again, at its end and whatever its quota says, in one transaction;
+        returns their UIDs. The drafts are used up. Servers see them at once, also those of other processes. Raises
+        Missing, Unavailable: then none of them is there."""
         ...
 
     # Domains and accounts

@@ -26,6 +26,7 @@ from posthouse.ports.store import (
     Delivered,
     Delivery,
     Draft,
+    Former,
     Letter,
     Maildrop,
     Missing,
@@ -44,7 +45,7 @@ from posthouse.store.model import (
     encode_envelope,
     header_of,
 )
-from posthouse.store.sqlite import check, jobs
+from posthouse.store.sqlite import check, jobs, returning
 from posthouse.store.sqlite.inspection import LOOKED_UP, Inspection
 from posthouse.store.sqlite.jobs import LAST_UID, Deposit
 from posthouse.store.sqlite.lookups import Lookups, Maildrops
@@ -436,6 +437,21 @@ class SqliteStore(Registers):
         return back
 
     # Accounts and their mail
+
+    async def put_back(self, mailbox: int, letters: Sequence[tuple[Draft, Former]]) -> list[int]:
+        """Makes letters messages of a mailbox again, at its end. Raises Missing, Unavailable."""
+        contents = [await returning.settle(draft, self._files) for draft, _ in letters]
+        copies = [former for _, former in letters]
+        unique_ids = [self._unique_ids.next() for _ in letters]
+        work = functools.partial(returning.insert, mailbox, contents, copies, unique_ids, self._clock.now())
+        try:
+            weight = sum(len(content.octets or b"") for content in contents)
+            return await self._change(work, mailboxes=(mailbox,), weight=weight)
+        except Missing:
+            self._files.remove(content.file for content in contents if content.file is not None)
+            raise
+        finally:
+            self._lookups.changed()
 
     async def remove_account(self, address: str) -> int:
         """Removes the account and its mail. Raises Missing, Conflict."""

@@ -1,0 +1,118 @@
+"""Putting a data directory together from the objects of a backup, each of them read and compared with its name."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from posthouse.net.files import sync_directory, sync_file
+from posthouse.store.backup.manifest import CONTENT, DATABASE, FILE, Entry, Manifest
+from posthouse.store.backup.repository import Progress, Repository
+from posthouse.store.backup.rights import OURSELVES, Identity, acting_as
+
+Wanted = Callable[[Entry], bool]
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+
+
+def everything(entry: Entry) -> bool:
+    """All of a backup."""
+    return True
+
+
+def assemble(
+    repository: Repository,
+    manifest: Manifest,
+    target: Path,
+    *,
+    wanted: Wanted = everything,
+    link: bool = False,
+    durable: bool = False,
+    owner: Identity = OURSELVES,
+    progress: Progress = lambda done, total: None,
+) -> None:
+    """Writes what is `wanted` of a backup into a folder that is there and empty but for what was wanted before. `link`
+    gives large letters a second name instead of a copy where that can be: for who only reads them. What is made
+    belongs to `owner`, whose the folder is. Raises Damaged, OSError."""
+    work = _Assembling(repository, target, link=link, durable=durable, owner=owner)
+    done = 0
+    with contextlib.closing(work):
+        for entry in repository.entries(manifest):
+            if wanted(entry):
+                work.take(entry)
+            done += entry.size
+            progress(done, manifest.size)
+    if durable:
+        work.settle()
+
+
+class _Assembling:
+    """One data directory in the making."""
+
+    def __init__(self, repository: Repository, target: Path, *, link: bool, durable: bool, owner: Identity) -> None:
+        self._pool = repository.pool
+        self._target = target
+        self._link = link
+        self._durable = durable
+        self._owner = owner
+        self._folders = {target}
+        self._database: IO[bytes] | None = None
+
+    def close(self) -> None:
+        """The last piece of the database has come."""
+        if self._database is not None:
+            if self._durable:
+                sync_file(self._database.fileno())
+            self._database.close()
+
+    def _open(self, target: Path, mode: int) -> IO[bytes]:
+        with acting_as(self._owner):
+            return os.fdopen(os.open(target, _NEW, mode), "wb", buffering=0)
+
+    def take(self, entry: Entry) -> None:
+        """Writes one object to its place."""
+        if entry.kind == DATABASE:
+            if self._database is None:
+                self._database = self._open(self._target / "posthouse.db", 0o600)
+            self._pour(entry, self._database)
+            return
+        path = Path("content", entry.path[:2], entry.path) if entry.kind == CONTENT else Path(entry.path)
+        self._make(path.parent)
+        target = self._target / path
+        if self._link and entry.kind == CONTENT and self._linked(entry, target):
+            return
+        mode = entry.mode & 0o777 | 0o600 if entry.kind == FILE else 0o600
+        with self._open(target, mode) as file:
+            self._pour(entry, file)
+            if self._durable:
+                sync_file(file.fileno())
+
+    def _linked(self, entry: Entry, target: Path) -> bool:
+        self._pool.check(entry.object, entry.size)
+        try:
+            os.link(self._pool.path(entry.object), target)
+        except OSError:  # another disk, or one without links
+            return False
+        return True
+
+    def _pour(self, entry: Entry, file: IO[bytes]) -> None:
+        for octets in self._pool.read(entry.object, entry.size):
+            view = memoryview(octets)
+            while view:
+                view = view[file.write(view) :]
+
+    def _make(self, folder: Path) -> None:
+        for part in (*reversed(folder.parents), folder):
+            path = self._target / part
+            if path not in self._folders:
+                with acting_as(self._owner):
+                    path.mkdir(mode=0o700, exist_ok=True)
+                self._folders.add(path)
+
+    def settle(self) -> None:
+        """Makes all names durable."""
+        for folder in self._folders:
+            sync_directory(folder)

@@ -1,0 +1,376 @@
+"""Making a backup beside a running server.
+
+The order is what makes it whole. Content files that the pool does not have are linked into a folder of our own while
+letters come and go; then, for a few milliseconds in which nobody can commit, those that came meanwhile are linked and
+the look at the database begins. A file that the database names at that moment cannot be lost to us any more, whatever
+is deleted while we copy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+import sqlite3
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from posthouse.ports.system import Clock, Random
+from posthouse.store.backup.corner import Corner
+from posthouse.store.backup.faults import BackupError, Cause, Damaged, full, writing
+from posthouse.store.backup.manifest import (
+    CONTENT,
+    DATABASE,
+    FILE,
+    FORM,
+    Entry,
+    Manifest,
+    Owner,
+    encode_entry,
+)
+from posthouse.store.backup.objects import CHUNK, Stored
+from posthouse.store.backup.repository import Progress, Repository, changing
+from posthouse.store.backup.rights import Identity, acting_as, keeper_of, owner_of
+from posthouse.store.sqlite.snapshot import Facts, Live, copy_small, files_of, unreadable
+
+MOST_FILES: Final = 100_000  # beside the letters
+MOST_TOLD: Final = 1000
+REST: Final = 0.1  # seconds behind a written object at most
+DEEP: Final = 8  # folders in folders
+BANS: Final = "bans.db"
+OUTSIDE: Final = "outside/posthouse.toml"
+"""Where a configuration that lay elsewhere comes to lie."""
+
+_FLEETING: Final = frozenset({"lock", "reserve", "commits", "content", "staging", "outside"})
+_OF_DATABASES: Final = ("posthouse.db", "bans.db")
+_DRAFT: Final = re.compile(r"\..*\.\d+\.new")  # net/files.py: write_whole
+_READ: Final = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
+_NO_LINKS: Final = (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+@dataclass(slots=True)
+class Made:
+    """A backup that was made."""
+
+    manifest: Manifest
+    unchanged: bool = False  # the database was as in the last one
+    seconds: float = 0.0
+    unread: list[str] = field(default_factory=list)  # other files that could not be read
+
+
+def create(
+    data: Path,
+    folder: Path,
+    *,
+    clock: Clock,
+    random: Random,
+    version: str,
+    configuration: Path | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Made:
+    """Makes a backup of a data directory in a backup directory, which is begun when it is not there. A `configuration`
+    that lies elsewhere is taken along. Raises BackupError, StoreError, OSError: then there is no new backup, and the
+    old ones are unchanged."""
+    data, folder = data.resolve(), folder.resolve()
+    outside = configuration is not None and data not in configuration.resolve().parents
+    if folder == data or data in folder.parents:
+        text = f"{folder} lies in the data directory {data}: what destroys one destroys both. Name another place."
+        raise BackupError(Cause.EXISTS, text)
+    began = clock.monotonic()
+    with acting_as(keeper_of(folder)), writing(folder), changing(folder, make=True) as repository:
+        with contextlib.ExitStack() as held:
+            made = _Making(data, repository, held, clock, random, progress).make(
+                version, configuration if outside else None
+            )
+        made.seconds = clock.monotonic() - began
+        return made
+
+
+class _Making:
+    """One backup in the making."""
+
+    def __init__(
+        self,
+        data: Path,
+        repository: Repository,
+        held: contextlib.ExitStack,
+        clock: Clock,
+        random: Random,
+        progress: Progress,
+    ) -> None:
+        assert repository.staging is not None, "opened for changing"
+        self._data = data
+        self._owner = owner_of(data)
+        self._repository = repository
+        self._pool = repository.pool
+        self._staging = repository.staging
+        self._clock = clock
+        self._progress = progress
+        with acting_as(self._owner):
+            self._live = Live(data / "posthouse.db")
+            held.callback(self._close)
+            self._links = _Links(data, random)
+            held.callback(self._links.close, self._owner)
+        self._listing = (self._staging / "listing").open("wb")
+        held.callback(self._listing.close)
+        self._objects = self._size = self._new = 0
+        self._missing: list[str] = []
+        self._unread: list[str] = []
+
+    def _close(self) -> None:
+        with acting_as(self._owner):
+            self._live.close()
+
+    def make(self, version: str, configuration: Path | None) -> Made:
+        """Makes it. Raises what `create` does."""
+        begun = self._clock.now()
+        last = self._usable(self._repository.newest())
+        self._live.look()
+        facts = self._live.facts()
+        unchanged = last is not None and last.fingerprint == facts.fingerprint
+        if unchanged and last is not None:
+            self._live.forget()
+            for entry in self._repository.entries(last):
+                if entry.kind != FILE:
+                    self._note(entry)
+            self._missing = last.missing
+        else:
+            facts = self._copy(facts.content, last)
+        self._others()
+        if configuration is not None:
+            self._other(configuration, OUTSIDE, 0o600)
+        self._listing.flush()
+        listing = self._keep_file(self._staging / "listing")
+        number = max((one.number for one in self._repository.manifests()[0]), default=0) + 1
+        manifest = Manifest(
+            FORM,
+            self._repository.name(begun),
+            number,
+            begun,
+            self._clock.now(),
+            version,
+            facts.schema,
+            facts.fingerprint,
+            listing.name,
+            listing.size,
+            self._objects,
+            self._size,
+            self._new,
+            facts.letters,
+            facts.accounts,
+            facts.queued,
+            Owner(self._owner.user, self._owner.group, self._owner.uid, self._owner.gid),
+            self._missing[:MOST_TOLD],
+        )
+        self._repository.save(manifest)
+        return Made(manifest, unchanged, unread=self._unread)
+
+    def _usable(self, last: Manifest | None) -> Manifest | None:
+        """The last backup, if all it consists of is still in the pool; else everything is looked at anew."""
+        if last is None or last.form != FORM:
+            return None
+        try:
+            whole = all(self._pool.has(entry.object, entry.size) for entry in self._repository.entries(last))
+        except Damaged as problem:
+            if problem.gone:
+                self._pool.set_aside(problem.name)
+            return None
+        return last if whole else None
+
+    # The database and large letters
+
+    def _copy(self, content: int, last: Manifest | None) -> Facts:
+        """Copies the database and the contents that the pool lacks; returns what is in the copy."""
+        self._link_new(last)
+        self._live.forget()
+        with self._live.still():
+            self._link(self._live.files_since(content))
+        facts = self._live.facts()
+        copy = self._staging / "posthouse.db"
+        if shutil.disk_usage(self._staging).free < facts.octets:
+            raise full(self._repository.folder)
+        try:
+            self._live.copy(copy, lambda done, total: self._progress(done // 2, total))
+        except sqlite3.OperationalError as problem:
+            if getattr(problem, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+                raise full(self._repository.folder) from problem
+            raise unreadable(self._data / "posthouse.db", problem) from problem
+        self._live.forget()
+        with copy.open("rb", buffering=0) as file:
+            while octets := file.read(CHUNK):
+                began = self._clock.monotonic()
+                stored = self._pool.put(octets)
+                self._keep(DATABASE, stored)
+                if stored.new:
+                    self._rest(began)
+                self._progress((facts.octets + file.tell()) // 2, facts.octets)
+        for name, known in self._with_known(files_of(copy), last):
+            self._content(name, known)
+        copy.unlink()
+        return facts
+
+    def _link_new(self, last: Manifest | None) -> None:
+        """Links the files of all contents that the last backup does not have."""
+        names: list[str] = []
+        for name, known in self._with_known(self._live.files(), last):
+            if known is None:
+                names.append(name)
+            if len(names) >= MOST_TOLD:
+                self._link(names)
+                names = []
+        self._link(names)
+
+    def _link(self, names: list[str]) -> None:
+        with acting_as(self._owner):
+            for name in names:
+                self._links.add(name)
+
+    def _with_known(self, names: Iterator[str], last: Manifest | None) -> Iterator[tuple[str, Entry | None]]:
+        """Each name with what the last backup says of it; both are in order."""
+        entries = iter(()) if last is None else self._repository.entries(last)
+        known = None
+        for name in names:
+            while known is None or known.kind != CONTENT or known.path < name:
+                known = next(entries, None)
+                if known is None:
+                    entries = iter(())
+                    break
+            yield name, known if known is not None and known.path == name else None
+
+    def _content(self, name: str, known: Entry | None) -> None:
+        """Keeps one content: a file never changes under its name, so what is known need not be read."""
+        if known is not None:
+            self._note(known)
+            return
+        try:
+            with acting_as(self._owner):
+                descriptor = self._links.open(name)
+        except FileNotFoundError:  # it was lost before: nobody could unlink what we look at
+            self._missing.append(name)
+            return
+        self._keep(CONTENT, self._put(descriptor), name)
+
+    def _put(self, descriptor: int) -> Stored:
+        began = self._clock.monotonic()
+        try:
+            stored = self._pool.put_file(descriptor)
+        finally:
+            os.close(descriptor)
+        if stored.new:
+            self._rest(began)
+        return stored
+
+    # Everything else
+
+    def _others(self) -> None:
+        """Keeps all other files: the configuration, certificates, keys, the audit log, bans."""
+        with acting_as(self._owner):
+            found = list(_walk(self._data))
+            descriptor = _copy_bans(self._data, self._links.folder)
+        if descriptor is not None:
+            self._keep(FILE, self._put(descriptor), BANS)
+        for path, mode in found:
+            self._other(self._data / path, path, mode)
+
+    def _other(self, source: Path, path: str, mode: int) -> None:
+        """Keeps one of these; who owns the mail must be able to read it."""
+        try:
+            with acting_as(self._owner):
+                descriptor = os.open(source, _READ)
+        except FileNotFoundError:
+            return  # removed meanwhile
+        except OSError:
+            self._unread.append(path)
+            return
+        self._keep(FILE, self._put(descriptor), path, mode)
+
+    def _keep_file(self, path: Path) -> Stored:
+        stored = self._put(os.open(path, _READ))
+        self._count(stored)
+        return stored
+
+    def _rest(self, began: float) -> None:
+        """After an object that was written, as long a rest as it took: letters are synced to the same disk."""
+        time.sleep(min(self._clock.monotonic() - began, REST))
+
+    def _keep(self, kind: str, stored: Stored, path: str = "", mode: int = 0o600) -> None:
+        self._listing.write(encode_entry(Entry(kind, stored.name, stored.size, path, mode)))
+        self._count(stored)
+
+    def _note(self, entry: Entry) -> None:
+        """Names an object of the last backup."""
+        self._listing.write(encode_entry(entry))
+        self._count(Stored(entry.object, entry.size))
+
+    def _count(self, stored: Stored) -> None:
+        self._objects += 1
+        self._size += stored.size
+        self._new += stored.size if stored.new else 0
+
+
+class _Links:
+    """A folder in the data directory where content files have a second name, so that they stay."""
+
+    def __init__(self, data: Path, random: Random) -> None:
+        self._contents = data / "content"
+        self._corner = Corner(data, "backup", random)
+        self.folder = self._corner.folder
+
+    def add(self, name: str) -> None:
+        """Keeps a content file; one that is gone is left out."""
+        source, link = self._contents / name[:2] / name, self.folder / name
+        try:
+            os.link(source, link, follow_symlinks=False)
+        except (FileNotFoundError, FileExistsError):
+            return
+        except OSError as problem:
+            if problem.errno not in _NO_LINKS:
+                raise
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copyfile(source, link, follow_symlinks=False)
+
+    def open(self, name: str) -> int:
+        """Opens a file that was kept. Raises FileNotFoundError."""
+        return os.open(self.folder / name, _READ | getattr(os, "O_NOFOLLOW", 0))
+
+    def close(self, owner: Identity) -> None:
+        """Lets the files go."""
+        with acting_as(owner):
+            self._corner.close()
+
+
+def _copy_bans(data: Path, folder: Path) -> int | None:
+    """The list of bans, copied by SQLite and open; None when there is none that can be read: no mail hangs on it."""
+    copy = folder / BANS
+    if not (data / BANS).exists() or not copy_small(data / BANS, copy):
+        return None
+    return os.open(copy, _READ)
+
+
+def _walk(data: Path, inside: str = "", deep: int = 0) -> Iterator[tuple[str, int]]:
+    """The other files of a data directory, by their paths in it, with their modes."""
+    count = 0
+    for entry in sorted(os.scandir(data / inside), key=lambda entry: entry.name):
+        path = f"{inside}/{entry.name}" if inside else entry.name
+        if not inside and (entry.name in _FLEETING or entry.name.startswith(_OF_DATABASES)):
+            continue
+        if entry.name.endswith(".changes") or _DRAFT.fullmatch(entry.name) or not path.isprintable():
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            if deep < DEEP:
+                yield from _walk(data, path, deep + 1)
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            status = entry.stat()
+            if stat.S_ISREG(status.st_mode):
+                count += 1
+                if count > MOST_FILES:
+                    text = f"{data / inside} holds over {MOST_FILES} files that are no letters. Move them elsewhere."
+                    raise BackupError(Cause.EXISTS, text)
+                yield path, stat.S_IMODE(status.st_mode) & 0o777
