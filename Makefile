@@ -33,12 +33,13 @@ check: ## ruff, mypy --strict, the floors of the architecture, the generated pag
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m tools.docs --check
 
-torture: ## kill the server 200 times under load, also while it carries letters on, the outbox and the reader; fail its disk, clock and memory; damage its store; time failed logins (ROUNDS=n, FAULTS=n, TORTURE="--power")
+torture: ## kill the server 200 times under load, also while it carries letters on, the outbox, the reader and backups; fail its disk, clock and memory; damage its store; time failed logins (ROUNDS=n, FAULTS=n, TORTURE="--power")
 	@sh tools/prepare.sh dev
 	@$(BIN)/python -m tests.torture.kill --rounds $(ROUNDS) $(TORTURE)
 	@$(BIN)/python -m tests.torture.queue --rounds $(ROUNDS)
 	@$(BIN)/python -m tests.torture.outbox --rounds $(ROUNDS)
 	@$(BIN)/python -m tests.torture.collector --rounds $$(( ($(ROUNDS) + 4) / 5 ))
+	@$(BIN)/python -m tests.torture.backup --rounds $$(( ($(ROUNDS) + 4) / 5 ))
 	@$(BIN)/python -m tests.torture.machine --rounds $(FAULTS)
 	@$(BIN)/python -m tests.torture.upgrade
 	@$(BIN)/python -m tests.torture.damage --rounds $(ROUNDS)

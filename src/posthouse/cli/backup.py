@@ -143,14 +143,16 @@ def backup_list(folder: Path, as_json: bool) -> None:
     def action() -> int:
         with told(), looking(folder) as repository:
             sound, broken = repository.manifests()
+        code = Exit.NOT_ALL if broken else Exit.OK
         for name in broken:
             print(f"posthouse backup list: the manifest of {name} is damaged.", file=sys.stderr)
         if as_json:
             values = [_values(manifest) for manifest in sound]
-            return succeed(True, "", backups=values, damaged=broken)
+            print_json({"ok": not broken, "code": int(code), "backups": values, "damaged": broken})
+            return code
         if not sound:
             hint("There is no backup yet. posthouse backup create DIR makes one.")
-            return Exit.OK
+            return code
         rows = [
             (
                 manifest.name,
@@ -164,7 +166,8 @@ def backup_list(folder: Path, as_json: bool) -> None:
             for manifest in sound
         ]
         heads = ("BACKUP", "AS OF", "SIZE", "NEW", "LETTERS", "ACCOUNTS", "POSTHOUSE")
-        return succeed(False, table(heads, rows, right=(2, 3, 4, 5)))
+        print(table(heads, rows, right=(2, 3, 4, 5)))
+        return code
 
     finish("backup list", as_json, action)
 

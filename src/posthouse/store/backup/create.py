@@ -84,12 +84,23 @@ def create(
         raise BackupError(Cause.EXISTS, text)
     began = clock.monotonic()
     with acting_as(keeper_of(folder)), writing(folder), changing(folder, make=True) as repository:
-        with contextlib.ExitStack() as held:
+        with contextlib.ExitStack() as held, _explained(data):
             made = _Making(data, repository, held, clock, random, progress).make(
                 version, configuration if outside else None
             )
         made.seconds = clock.monotonic() - began
         return made
+
+
+@contextlib.contextmanager
+def _explained(data: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as problem:
+        if getattr(problem, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+            text = "The database is written to without a pause. There is no new backup; try again later."
+            raise BackupError(Cause.BUSY, text) from problem
+        raise unreadable(data / "posthouse.db", problem) from problem
 
 
 class _Making:
@@ -200,7 +211,7 @@ class _Making:
         except sqlite3.OperationalError as problem:
             if getattr(problem, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
                 raise full(self._repository.folder) from problem
-            raise unreadable(self._data / "posthouse.db", problem) from problem
+            raise
         self._live.forget()
         with copy.open("rb", buffering=0) as file:
             while octets := file.read(CHUNK):
@@ -366,8 +377,13 @@ def _walk(data: Path, inside: str = "", deep: int = 0) -> Iterator[tuple[str, in
             if deep < DEEP:
                 yield from _walk(data, path, deep + 1)
             continue
-        with contextlib.suppress(FileNotFoundError):
+        try:
             status = entry.stat()
+        except FileNotFoundError:  # removed meanwhile, or a link that leads nowhere
+            continue
+        except OSError:  # a link to what the owner may not see
+            yield path, 0o600
+        else:
             if stat.S_ISREG(status.st_mode):
                 count += 1
                 if count > MOST_FILES:

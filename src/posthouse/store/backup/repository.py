@@ -241,7 +241,7 @@ def changing(folder: Path, *, make: bool = False) -> Repository:
 def _found(folder: Path) -> None:
     """Begins a backup directory: a new one, or one that holds nothing."""
     if not folder.is_dir():
-        folder.mkdir(mode=0o700, parents=True)
+        folder.mkdir(mode=0o700)  # not its parents: they may be a disk that is not mounted
         sync_directory(folder.parent)
     there = {entry.name for entry in folder.iterdir()} - {"lost+found", "lock"}
     if not there <= {"objects", "backups", "staging"}:

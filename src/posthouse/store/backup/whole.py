@@ -22,9 +22,9 @@ from posthouse.store.backup.create import OUTSIDE
 from posthouse.store.backup.faults import BackupError, Cause, Damaged, writing
 from posthouse.store.backup.manifest import Manifest
 from posthouse.store.backup.repository import Progress, reading
-from posthouse.store.backup.rights import Identity, is_root, known_here, owner_of
+from posthouse.store.backup.rights import Identity, acting_as, is_root, known_here, owner_of
 from posthouse.store.sqlite.pool import prepare
-from posthouse.store.sqlite.snapshot import Held, begin_anew, unreadable
+from posthouse.store.sqlite.snapshot import Held, Numbers, begin_anew, last_numbers, unreadable
 
 _EXCHANGE: Final = 2  # RENAME_EXCHANGE of renameat2(2)
 _HERE: Final = -100  # AT_FDCWD
@@ -69,7 +69,7 @@ def restore_all(
                 try:
                     assemble(repository, manifest, new, durable=True, progress=progress)
                     restored = Restored(manifest, data, None)
-                    restored.held = _prepare(new, data if there else None, clock)
+                    restored.held = _prepare(new, _last(data, there), clock)
                     restored.owner = _give(new, _heir(data if data.is_dir() else None, manifest))
                     restored.kept = _put_in_place(new, data, there, clock)
                     if (data / OUTSIDE).exists():
@@ -94,7 +94,9 @@ def _alone(data: Path, *, replace: bool) -> Iterator[bool]:
             f"There is mail in {data} already; it is unchanged. --replace puts the backup in its place and keeps the "
             "old directory beside it; --data names another place; --account brings single letters back into it.",
         )
-    with (data / "lock").open("ab") as lock:
+    with acting_as(owner_of(data)):
+        file = (data / "lock").open("ab")
+    with file as lock:
         if not try_lock(lock):
             raise BackupError(
                 Cause.BUSY,
@@ -149,11 +151,19 @@ def _remove_left(folder: Path) -> None:
             os.close(lock)
 
 
-def _prepare(new: Path, before: Path | None, clock: Clock) -> Held:
+def _last(data: Path, there: bool) -> Numbers:
+    """The numbers that the mail gave which is replaced."""
+    if not there:
+        return Numbers()
+    with acting_as(owner_of(data)):
+        return last_numbers(data / "posthouse.db")
+
+
+def _prepare(new: Path, last: Numbers, clock: Clock) -> Held:
     """The database in its newest form, fit to be served."""
     try:
         prepare(new / "posthouse.db", 10.0, clock.now(), serve=True)
-        return begin_anew(new / "posthouse.db", None if before is None else before / "posthouse.db", clock.now())
+        return begin_anew(new / "posthouse.db", last, clock.now())
     except sqlite3.Error as problem:
         raise unreadable(new / "posthouse.db", problem) from problem
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from posthouse.store.sqlite.pool import APPLICATION_ID, PAGE, connect
 STEP: Final = 1024  # pages copied at once, 4 MiB
 LATER: Final = 1_000_000  # numbers passed over where it is not known which were given out since
 PATIENCE: Final = 10.0  # seconds that a server's transaction is waited for
+LONG: Final = 60.0  # seconds that a gap between two of them is looked for
+OFTEN: Final = 0.001  # seconds between two looks
 
 _STATE: Final = "SELECT commits, content, uidvalidity, created FROM state"
 _BOXES: Final = "SELECT total(messages), total(octets), total(uidnext), total(highestmodseq), count(*) FROM mailbox"
@@ -38,6 +41,15 @@ class Facts:
 
 
 @dataclass(slots=True, frozen=True)
+class Numbers:
+    """What a store gave last; nothing where nobody knows."""
+
+    commits: int = 0
+    uidvalidity: int = 0
+    content: int = 0
+
+
+@dataclass(slots=True, frozen=True)
 class Held:
     """What a restore did to a database."""
 
@@ -55,7 +67,7 @@ class Live:
             raise StoreError(f"There is no mail in {path.parent}: no posthouse.db lies there.")
         try:
             self._reader = connect(path, timeout=PATIENCE)
-            self._gate = connect(path, timeout=PATIENCE, write=True)
+            self._gate = connect(path, timeout=0, write=True)
             # Asked at once: what SQLite opens with the first look is opened with the rights we have now.
             for connection in (self._gate, self._reader):
                 known = connection.execute("PRAGMA application_id").fetchall() == [(APPLICATION_ID,)]
@@ -67,13 +79,27 @@ class Live:
 
     @contextlib.contextmanager
     def still(self) -> Iterator[None]:
-        """Begins to look at the database as it is now; within the block nobody can commit."""
-        self._gate.execute("BEGIN IMMEDIATE")
+        """Begins to look at the database as it is now; within the block nobody can commit. Raises sqlite3.Error."""
+        self._hold()
         try:
             self.look()
             yield
         finally:
             self._gate.execute("ROLLBACK")
+
+    def _hold(self) -> None:
+        """A busy server begins its next transaction at once: SQLite itself, which looks ten times a second, might never
+        find the gap between them."""
+        end = time.monotonic() + LONG
+        while True:
+            try:
+                self._gate.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as problem:
+                if (problem.sqlite_errorcode & 0xFF) != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                    raise
+                time.sleep(OFTEN)
+            else:
+                return
 
     def look(self) -> None:
         """Begins to look at the database as it is now."""
@@ -150,19 +176,18 @@ def copy_small(path: Path, target: Path) -> bool:
     return True
 
 
-def begin_anew(path: Path, before: Path | None, now: float) -> Held:
-    """Makes a restored database fit to be served in the place of another one, `before` (None: nobody knows it).
+def begin_anew(path: Path, last: Numbers, now: float) -> Held:
+    """Makes a restored database fit to be served in the place of another one, which gave `last`.
 
     Every mailbox gets a new UIDVALIDITY (RFC 9051 §2.3.1.1), greater than any that was given, so that no client takes
     a letter for another one that had its UID after the backup; ids that may have been given out since are passed over.
     What waits in the queue is held: it may have left since.
     """
-    last = _last_numbers(before)
     with contextlib.closing(connect(path, write=True)) as connection:
         cursor = connection.cursor()
         cursor.execute("BEGIN IMMEDIATE")
         ((valid, boxes),) = cursor.execute(
-            "SELECT max(uidvalidity, ?, ?), (SELECT count(*) FROM mailbox) FROM state", (last[1], int(now))
+            "SELECT max(uidvalidity, ?, ?), (SELECT count(*) FROM mailbox) FROM state", (last.uidvalidity, int(now))
         ).fetchall()
         valid = min(valid, 4_294_967_295 - boxes)
         cursor.execute(
@@ -171,7 +196,7 @@ def begin_anew(path: Path, before: Path | None, now: float) -> Held:
         )
         cursor.execute(
             "UPDATE state SET commits = max(commits, ?) + 1, content = max(content, ?) + ?, uidvalidity = ?",
-            (last[0], last[2], LATER, valid + boxes),
+            (last.commits, last.content, LATER, valid + boxes),
         )
         cursor.execute("UPDATE sqlite_sequence SET seq = seq + 1000")
         cursor.execute("UPDATE queue SET state = 'held', leased = NULL")
@@ -182,16 +207,16 @@ def begin_anew(path: Path, before: Path | None, now: float) -> Held:
     return Held(known.letters, known.accounts, queued)
 
 
-def _last_numbers(before: Path | None) -> tuple[int, int, int]:
-    """Commits, UIDVALIDITY and content that were given last, as far as that can be read."""
-    if before is None or not before.exists():
-        return 0, 0, 0
+def last_numbers(before: Path) -> Numbers:
+    """What a database gave last, as far as that can be read."""
+    if not before.exists():
+        return Numbers()
     try:
         with contextlib.closing(connect(before, timeout=1)) as connection:
             ((commits, content, valid, _),) = connection.execute(_STATE).fetchall()
-            return commits, valid, content
+            return Numbers(commits, valid, content)
     except (sqlite3.Error, ValueError):
-        return 0, 0, 0
+        return Numbers()
 
 
 def unreadable(path: Path, problem: sqlite3.Error) -> StoreError:
