@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import stat
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from posthouse.store.backup import manifest as form
+from posthouse.store.backup.create import PART
 from posthouse.store.backup.faults import BackupError, Cause
 from posthouse.store.backup.manifest import CONTENT, DATABASE, FILE, Entry
 from posthouse.store.backup.repository import changing, reading
@@ -194,12 +197,16 @@ async def test_only_the_owner_may_look(office: Office) -> None:
 async def test_everything_of_the_directory_is_in_it_but_what_is_fleeting(office: Office) -> None:
     """Would catch a new file of the data directory that nobody thought of."""
     (office.data / "tls").mkdir(mode=0o700)
-    for path in ("posthouse.toml", "passwords.key", "tls/server.key", "what-comes-later"):
+    for path in ("posthouse.toml", "passwords.key", "tls/server.key", "what-comes-later", "a:b \\ c"):
         (office.data / path).write_bytes(path.encode())
         (office.data / path).chmod(0o640)
     configuration = office.folder / "elsewhere.toml"
     configuration.write_text("# elsewhere")
+    os.close(os.open(os.fsencode(office.data) + b"/b\xe9d", os.O_CREAT))
     made = await office.create(configuration=configuration)
+    assert made.unread == ["'b\\udce9d'"]
+    (odd,) = office.data.glob("b*d")
+    odd.unlink()
     with reading(office.backups) as repository:
         kept = {entry.path: entry.mode for entry in repository.entries(made.manifest) if entry.kind == FILE}
     assert kept["tls/server.key"] == 0o640
@@ -211,6 +218,19 @@ async def test_everything_of_the_directory_is_in_it_but_what_is_fleeting(office:
     assert (drill / "what-comes-later").read_bytes() == b"what-comes-later"
     assert restored.configuration == drill / "outside" / "posthouse.toml"
     assert restored.configuration.read_text() == "# elsewhere"
+
+
+async def test_of_a_log_that_grows_only_the_end_is_written(office: Office) -> None:
+    """Would catch a large file that is written whole each night, and parts that are put together wrongly."""
+    log = office.data / "server.log"
+    log.write_bytes(random.Random(1).randbytes(2 * PART + 100))
+    await office.create()
+    with log.open("ab") as file:
+        file.write(b"one line more\n")
+    made = await office.create()
+    assert made.manifest.new < 10_000
+    await office.restore(office.folder / "drill")
+    assert (office.folder / "drill" / "server.log").read_bytes() == log.read_bytes()
 
 
 async def test_two_at_once_are_kept_apart(office: Office) -> None:
@@ -245,9 +265,11 @@ def _create_inside(data: Path) -> None:
     create(data, data / "backups", clock=SystemClock(), random=SystemRandom(), version="1")
 
 
-@pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../../x", "", "C:\\x", "a\\..\\x"])
-def test_a_listing_cannot_lead_elsewhere(path: str) -> None:
+@pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../../x", "", "a//x", "a/./x", "C:\\x", "a\\..\\x"])
+def test_a_listing_cannot_lead_elsewhere(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Would catch a backup of somebody else's that writes outside the directory that is restored."""
+    if "\\" in path:
+        monkeypatch.setattr(sys, "platform", "win32")
     name = "0" * 64
     for kind in (FILE, CONTENT, "other"):
         line = form.encode_entry(Entry(kind, name, 1, path))

@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
 from posthouse.net.files import sync_directory, sync_file
 from posthouse.store.backup.manifest import CONTENT, DATABASE, FILE, Entry, Manifest
@@ -15,7 +15,8 @@ from posthouse.store.backup.rights import OURSELVES, Identity, acting_as
 
 Wanted = Callable[[Entry], bool]
 
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+_WRITE: Final = os.O_WRONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+_NEW: Final = _WRITE | os.O_CREAT | os.O_EXCL
 
 
 def everything(entry: Entry) -> bool:
@@ -59,6 +60,7 @@ class _Assembling:
         self._durable = durable
         self._owner = owner
         self._folders = {target}
+        self._last = target
         self._database: IO[bytes] | None = None
 
     def close(self) -> None:
@@ -68,9 +70,9 @@ class _Assembling:
                 sync_file(self._database.fileno())
             self._database.close()
 
-    def _open(self, target: Path, mode: int) -> IO[bytes]:
+    def _open(self, target: Path, mode: int, flags: int = _NEW) -> IO[bytes]:
         with acting_as(self._owner):
-            return os.fdopen(os.open(target, _NEW, mode), "wb", buffering=0)
+            return os.fdopen(os.open(target, flags, mode), "wb", buffering=0)
 
     def take(self, entry: Entry) -> None:
         """Writes one object to its place."""
@@ -85,7 +87,9 @@ class _Assembling:
         if self._link and entry.kind == CONTENT and self._linked(entry, target):
             return
         mode = entry.mode & 0o777 | 0o600 if entry.kind == FILE else 0o600
-        with self._open(target, mode) as file:
+        more = entry.kind == FILE and target == self._last  # a file comes in parts, one behind the other
+        self._last = target
+        with self._open(target, mode, _WRITE | os.O_APPEND if more else _NEW) as file:
             self._pour(entry, file)
             if self._durable:
                 sync_file(file.fileno())

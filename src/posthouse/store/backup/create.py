@@ -9,12 +9,9 @@ is deleted while we copy.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import re
 import shutil
 import sqlite3
-import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,8 +19,8 @@ from pathlib import Path
 from typing import Final
 
 from posthouse.ports.system import Clock, Random
-from posthouse.store.backup.corner import Corner
 from posthouse.store.backup.faults import BackupError, Cause, Damaged, full, writing
+from posthouse.store.backup.links import Links
 from posthouse.store.backup.manifest import (
     CONTENT,
     DATABASE,
@@ -35,23 +32,14 @@ from posthouse.store.backup.manifest import (
     encode_entry,
 )
 from posthouse.store.backup.objects import CHUNK, Stored
+from posthouse.store.backup.others import BANS, OUTSIDE, READ, UNFIT, copy_bans, walk
 from posthouse.store.backup.repository import Progress, Repository, changing
-from posthouse.store.backup.rights import Identity, acting_as, keeper_of, owner_of
-from posthouse.store.sqlite.snapshot import Facts, Live, copy_small, files_of, unreadable
+from posthouse.store.backup.rights import acting_as, keeper_of, owner_of
+from posthouse.store.sqlite.snapshot import Facts, Live, files_of, unreadable
 
-MOST_FILES: Final = 100_000  # beside the letters
 MOST_TOLD: Final = 1000
+PART: Final = 4_194_304  # octets of a file that is no letter in one object
 REST: Final = 0.1  # seconds behind a written object at most
-DEEP: Final = 8  # folders in folders
-BANS: Final = "bans.db"
-OUTSIDE: Final = "outside/posthouse.toml"
-"""Where a configuration that lay elsewhere comes to lie."""
-
-_FLEETING: Final = frozenset({"lock", "reserve", "commits", "content", "staging", "outside"})
-_OF_DATABASES: Final = ("posthouse.db", "bans.db")
-_DRAFT: Final = re.compile(r"\..*\.\d+\.new")  # net/files.py: write_whole
-_READ: Final = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
-_NO_LINKS: Final = (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @dataclass(slots=True)
@@ -126,7 +114,7 @@ class _Making:
         with acting_as(self._owner):
             self._live = Live(data / "posthouse.db")
             held.callback(self._close)
-            self._links = _Links(data, random)
+            self._links = Links(data, random)
             held.callback(self._links.close, self._owner)
         self._listing = (self._staging / "listing").open("wb")
         held.callback(self._listing.close)
@@ -157,7 +145,7 @@ class _Making:
         if configuration is not None:
             self._other(configuration, OUTSIDE, 0o600)
         self._listing.flush()
-        listing = self._keep_file(self._staging / "listing")
+        listing = self._keep_listing(self._staging / "listing")
         number = max((one.number for one in self._repository.manifests()[0]), default=0) + 1
         manifest = Manifest(
             FORM,
@@ -265,14 +253,14 @@ class _Making:
         except FileNotFoundError:  # it was lost before: nobody could unlink what we look at
             self._missing.append(name)
             return
-        self._keep(CONTENT, self._put(descriptor), name)
-
-    def _put(self, descriptor: int) -> Stored:
-        began = self._clock.monotonic()
         try:
-            stored = self._pool.put_file(descriptor)
+            self._keep(CONTENT, self._put(descriptor), name)
         finally:
             os.close(descriptor)
+
+    def _put(self, descriptor: int, most: int | None = None) -> Stored:
+        began = self._clock.monotonic()
+        stored = self._pool.put_file(descriptor, most)
         if stored.new:
             self._rest(began)
         return stored
@@ -282,27 +270,45 @@ class _Making:
     def _others(self) -> None:
         """Keeps all other files: the configuration, certificates, keys, the audit log, bans."""
         with acting_as(self._owner):
-            found = list(_walk(self._data))
-            descriptor = _copy_bans(self._data, self._links.folder)
+            found = list(walk(self._data))
+            descriptor = copy_bans(self._data, self._links.folder)
         if descriptor is not None:
-            self._keep(FILE, self._put(descriptor), BANS)
+            self._parts(descriptor, BANS, 0o600)
         for path, mode in found:
+            if mode == UNFIT:
+                self._unread.append(path)
+                continue
             self._other(self._data / path, path, mode)
 
     def _other(self, source: Path, path: str, mode: int) -> None:
         """Keeps one of these; who owns the mail must be able to read it."""
         try:
             with acting_as(self._owner):
-                descriptor = os.open(source, _READ)
+                descriptor = os.open(source, READ)
         except FileNotFoundError:
             return  # removed meanwhile
         except OSError:
             self._unread.append(path)
             return
-        self._keep(FILE, self._put(descriptor), path, mode)
+        self._parts(descriptor, path, mode)
 
-    def _keep_file(self, path: Path) -> Stored:
-        stored = self._put(os.open(path, _READ))
+    def _parts(self, descriptor: int, path: str, mode: int) -> None:
+        """A file in parts: of a log that only grows, the last one is new."""
+        try:
+            while True:
+                stored = self._put(descriptor, PART)
+                self._keep(FILE, stored, path, mode)
+                if stored.size < PART:
+                    return
+        finally:
+            os.close(descriptor)
+
+    def _keep_listing(self, path: Path) -> Stored:
+        descriptor = os.open(path, READ)
+        try:
+            stored = self._put(descriptor)
+        finally:
+            os.close(descriptor)
         self._count(stored)
         return stored
 
@@ -323,70 +329,3 @@ class _Making:
         self._objects += 1
         self._size += stored.size
         self._new += stored.size if stored.new else 0
-
-
-class _Links:
-    """A folder in the data directory where content files have a second name, so that they stay."""
-
-    def __init__(self, data: Path, random: Random) -> None:
-        self._contents = data / "content"
-        self._corner = Corner(data, "backup", random)
-        self.folder = self._corner.folder
-
-    def add(self, name: str) -> None:
-        """Keeps a content file; one that is gone is left out."""
-        source, link = self._contents / name[:2] / name, self.folder / name
-        try:
-            os.link(source, link, follow_symlinks=False)
-        except (FileNotFoundError, FileExistsError):
-            return
-        except OSError as problem:
-            if problem.errno not in _NO_LINKS:
-                raise
-            with contextlib.suppress(FileNotFoundError):
-                shutil.copyfile(source, link, follow_symlinks=False)
-
-    def open(self, name: str) -> int:
-        """Opens a file that was kept. Raises FileNotFoundError."""
-        return os.open(self.folder / name, _READ | getattr(os, "O_NOFOLLOW", 0))
-
-    def close(self, owner: Identity) -> None:
-        """Lets the files go."""
-        with acting_as(owner):
-            self._corner.close()
-
-
-def _copy_bans(data: Path, folder: Path) -> int | None:
-    """The list of bans, copied by SQLite and open; None when there is none that can be read: no mail hangs on it."""
-    copy = folder / BANS
-    if not (data / BANS).exists() or not copy_small(data / BANS, copy):
-        return None
-    return os.open(copy, _READ)
-
-
-def _walk(data: Path, inside: str = "", deep: int = 0) -> Iterator[tuple[str, int]]:
-    """The other files of a data directory, by their paths in it, with their modes."""
-    count = 0
-    for entry in sorted(os.scandir(data / inside), key=lambda entry: entry.name):
-        path = f"{inside}/{entry.name}" if inside else entry.name
-        if not inside and (entry.name in _FLEETING or entry.name.startswith(_OF_DATABASES)):
-            continue
-        if entry.name.endswith(".changes") or _DRAFT.fullmatch(entry.name) or not path.isprintable():
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            if deep < DEEP:
-                yield from _walk(data, path, deep + 1)
-            continue
-        try:
-            status = entry.stat()
-        except FileNotFoundError:  # removed meanwhile, or a link that leads nowhere
-            continue
-        except OSError:  # a link to what the owner may not see
-            yield path, 0o600
-        else:
-            if stat.S_ISREG(status.st_mode):
-                count += 1
-                if count > MOST_FILES:
-                    text = f"{data / inside} holds over {MOST_FILES} files that are no letters. Move them elsewhere."
-                    raise BackupError(Cause.EXISTS, text)
-                yield path, stat.S_IMODE(status.st_mode) & 0o777

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from pathlib import PurePosixPath
+import sys
 from typing import Final
 
 import msgspec
@@ -22,7 +22,7 @@ LARGEST: Final = 1_048_576  # octets of a manifest
 
 DATABASE: Final = "database"  # a piece of the database, in order
 CONTENT: Final = "content"  # a large letter
-FILE: Final = "file"  # anything else of the data directory
+FILE: Final = "file"  # a part of anything else in the data directory, in order
 
 _CONTENT_NAME: Final = re.compile(r"[0-9a-f]{32}")
 
@@ -42,9 +42,15 @@ class Entry(msgspec.Struct, array_like=True, frozen=True):
             return False
         if self.kind == CONTENT:
             return bool(_CONTENT_NAME.fullmatch(self.path))
-        parts = PurePosixPath(self.path).parts
-        inside = bool(parts) and ".." not in parts and parts[0] != "/" and "\\" not in self.path
-        return self.kind == DATABASE or (self.kind == FILE and inside and ":" not in self.path)
+        return self.kind == DATABASE or (self.kind == FILE and is_inside(self.path))
+
+
+def is_inside(path: str) -> bool:
+    """Whether a path leads to something within the directory that it begins in, on this system too."""
+    parts = path.split("/")
+    if not path.isprintable() or any(part in ("", ".", "..") for part in parts):
+        return False
+    return sys.platform != "win32" or not any(mark in path for mark in ":\\")
 
 
 class Owner(msgspec.Struct, array_like=True, frozen=True):

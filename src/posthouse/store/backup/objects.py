@@ -64,13 +64,13 @@ class Pool:
         self._unsynced.add(self.path(name).parent)
         return Stored(name, len(octets))
 
-    def put_file(self, descriptor: int) -> Stored:
-        """Keeps what a file holds, from its beginning, in constant memory."""
+    def put_file(self, descriptor: int, most: int | None = None) -> Stored:
+        """Keeps what a file holds from where it was read to, at most so many octets of it, in constant memory."""
         digest, size = hashlib.sha256(), 0
 
         def pieces() -> Iterator[bytes]:
             nonlocal size
-            while octets := os.read(descriptor, CHUNK):
+            while octets := os.read(descriptor, CHUNK if most is None else min(CHUNK, most - size)):
                 digest.update(octets)
                 size += len(octets)
                 yield octets

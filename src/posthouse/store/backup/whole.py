@@ -18,9 +18,9 @@ from typing import Final
 from posthouse.net.files import sync_directory, try_lock
 from posthouse.ports.system import Clock
 from posthouse.store.backup.assemble import assemble
-from posthouse.store.backup.create import OUTSIDE
 from posthouse.store.backup.faults import BackupError, Cause, Damaged, writing
 from posthouse.store.backup.manifest import Manifest
+from posthouse.store.backup.others import OUTSIDE
 from posthouse.store.backup.repository import Progress, reading
 from posthouse.store.backup.rights import Identity, acting_as, is_root, known_here, owner_of
 from posthouse.store.sqlite.pool import prepare
