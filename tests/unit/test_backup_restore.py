@@ -11,6 +11,8 @@ import pytest
 from posthouse.ports.queue import State, Wanted
 from posthouse.store import open_store
 from posthouse.store.backup.faults import BackupError, Cause
+from posthouse.store.backup.manifest import CONTENT
+from posthouse.store.backup.repository import reading
 from tests.unit.backups import ANNA, BORIS, LARGE, Office, contents, small
 
 
@@ -163,6 +165,17 @@ async def test_an_account_that_is_gone_is_made_again(office: Office) -> None:
     await office.store.remove_domain("x.mail")
     with pytest.raises(BackupError, match="posthouse domain add"):
         await office.bring_back(BORIS)
+
+
+async def test_a_large_letter_damaged_in_the_backup_does_not_keep_the_others_there(office: Office) -> None:
+    with reading(office.backups) as repository:
+        (name,) = [e.object for e in repository.entries(repository.find()) if e.kind == CONTENT]
+        octets = repository.pool.path(name).read_bytes()
+        repository.pool.path(name).write_bytes(octets[:-1] + b"!")
+    await office.empty(ANNA)
+    returned = await office.bring_back(ANNA)
+    assert (returned.letters, returned.damaged) == (2, ["L"])
+    assert [damage async for damage in office.store.check()] == []
 
 
 async def test_a_letter_damaged_before_the_backup_is_named_and_the_others_come_back(office: Office) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from posthouse.net.files import sync_directory, sync_file
+from posthouse.store.backup.faults import Damaged
 from posthouse.store.backup.manifest import CONTENT, DATABASE, FILE, Entry, Manifest
 from posthouse.store.backup.repository import Progress, Repository
 from posthouse.store.backup.rights import OURSELVES, Identity, acting_as
@@ -33,17 +34,24 @@ def assemble(
     link: bool = False,
     durable: bool = False,
     owner: Identity = OURSELVES,
+    spare: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> None:
     """Writes what is `wanted` of a backup into a folder that is there and empty but for what was wanted before. `link`
     gives large letters a second name instead of a copy where that can be: for who only reads them. What is made
-    belongs to `owner`, whose the folder is. Raises Damaged, OSError."""
+    belongs to `owner`, whose the folder is. With `spare` a large letter that is damaged is left out, the others come.
+    Raises Damaged, OSError."""
     work = _Assembling(repository, target, link=link, durable=durable, owner=owner)
     done = 0
     with contextlib.closing(work):
         for entry in repository.entries(manifest):
             if wanted(entry):
-                work.take(entry)
+                try:
+                    work.take(entry)
+                except Damaged:
+                    if not spare or entry.kind != CONTENT:
+                        raise
+                    work.leave_out(entry)
             done += entry.size
             progress(done, manifest.size)
     if durable:
@@ -93,6 +101,11 @@ class _Assembling:
             self._pour(entry, file)
             if self._durable:
                 sync_file(file.fileno())
+
+    def leave_out(self, entry: Entry) -> None:
+        """Removes what of a damaged content was written."""
+        with acting_as(self._owner):
+            (self._target / "content" / entry.path[:2] / entry.path).unlink(missing_ok=True)
 
     def _linked(self, entry: Entry, target: Path) -> bool:
         self._pool.check(entry.object, entry.size)

@@ -7,8 +7,12 @@ import errno
 from collections.abc import Iterator, Sequence
 from enum import Enum
 from pathlib import Path
+from typing import Final
 
 from posthouse.store.model import StoreError
+
+PRUNE: Final = "Make room: posthouse backup prune removes old backups."
+ROOM: Final = "Make room there and try again."
 
 
 class Cause(Enum):
@@ -50,20 +54,20 @@ def damaged(problem: Damaged, backups: Sequence[str]) -> BackupError:
 
 
 @contextlib.contextmanager
-def writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path, advice: str = PRUNE) -> Iterator[None]:
     """Turns a full disk into an error with advice."""
     try:
         yield
     except OSError as problem:
         if problem.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise full(folder) from problem
+        raise full(folder, advice) from problem
 
 
-def full(folder: Path) -> BackupError:
+def full(folder: Path, advice: str = PRUNE) -> BackupError:
     """The disk under this folder is full."""
     return BackupError(
         Cause.STORAGE,
         f"The disk of {folder} is full. What was there before is unchanged; the next run clears away what this one "
-        "left. Make room: posthouse backup prune removes old backups.",
+        f"left. {advice}",
     )

@@ -23,7 +23,7 @@ from posthouse.ports.store import Draft, Former, Store
 from posthouse.ports.system import Clock, Random
 from posthouse.store.backup.assemble import Wanted, assemble
 from posthouse.store.backup.corner import Corner
-from posthouse.store.backup.faults import BackupError, Cause, Damaged, writing
+from posthouse.store.backup.faults import ROOM, BackupError, Cause, Damaged, writing
 from posthouse.store.backup.manifest import CONTENT, DATABASE, Manifest
 from posthouse.store.backup.objects import CHUNK
 from posthouse.store.backup.repository import Progress, Repository, reading
@@ -103,7 +103,7 @@ def draw(
                 corner = Corner(data, "restore", random)
                 stack.callback(corner.close)
             drawing = _Drawing(data, repository, manifest, corner.folder / "data", progress)
-            with _explained(repository, data), writing(data):
+            with _explained(repository, data), writing(data, ROOM):
                 drawing.database(clock)
                 with acting_as(owner):
                     archive = Archive(drawing.folder / "posthouse.db")
@@ -170,7 +170,13 @@ class _Drawing:
                 f"The disk of {self._data} has no room for the {needed} octets that are needed. Nothing was changed.",
             )
         assemble(
-            self._repository, self._manifest, self.folder, wanted=wanted, owner=self._owner, progress=self._progress
+            self._repository,
+            self._manifest,
+            self.folder,
+            wanted=wanted,
+            owner=self._owner,
+            spare=True,
+            progress=self._progress,
         )
 
 

@@ -12,7 +12,7 @@ import posthouse.store.sqlite.engine  # noqa: F401 - loaded before another ident
 from posthouse.ports.store import Damage
 from posthouse.store import Options, open_store
 from posthouse.store.backup.assemble import assemble
-from posthouse.store.backup.faults import Damaged
+from posthouse.store.backup.faults import Damaged, writing
 from posthouse.store.backup.manifest import Manifest
 from posthouse.store.backup.repository import Progress, Repository, reading
 from posthouse.store.backup.rights import acting_as, keeper_of
@@ -107,7 +107,8 @@ def _note(repository: Repository, problem: Damaged, found: Verified, backups: li
 def _restore(repository: Repository, manifest: Manifest, found: Verified) -> None:
     """Opens the store of a backup in a folder of its own and examines all of it."""
     lost = set(manifest.missing)
-    with repository.scratch() as folder:
+    room = "The test restore needs room for the database. Make some, there or where temporary files go."
+    with writing(repository.folder, room), repository.scratch() as folder:
         try:
             assemble(repository, manifest, folder, link=True)
             damages = asyncio.run(_examine(folder))

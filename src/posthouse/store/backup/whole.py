@@ -18,7 +18,7 @@ from typing import Final
 from posthouse.net.files import sync_directory, try_lock
 from posthouse.ports.system import Clock
 from posthouse.store.backup.assemble import assemble
-from posthouse.store.backup.faults import BackupError, Cause, Damaged, writing
+from posthouse.store.backup.faults import ROOM, BackupError, Cause, Damaged, writing
 from posthouse.store.backup.manifest import Manifest
 from posthouse.store.backup.others import OUTSIDE
 from posthouse.store.backup.repository import Progress, reading
@@ -64,7 +64,7 @@ def restore_all(
                     manifest, data, data if there else None, Held(manifest.letters, manifest.accounts, manifest.queued)
                 )
             data.parent.mkdir(parents=True, exist_ok=True)
-            with writing(data.parent), _new_beside(data) as new:
+            with writing(data.parent, ROOM), _new_beside(data) as new:
                 _require_room(data.parent, manifest)
                 try:
                     assemble(repository, manifest, new, durable=True, progress=progress)
