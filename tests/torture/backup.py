@@ -25,7 +25,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.system.server import Server, add_account, find_command, run_posthouse, start_server
+from tests.system.server import PASSWORD, Server, find_command, run_posthouse, start_server
 from tests.torture.kill import SENDERS
 from tests.torture.ledger import Ledger
 from tests.torture.load import Lost, Odd, delete_letters, login, retrieve, send_letters, unique_ids, verify
@@ -97,19 +97,15 @@ class Place:
         return start_server(data, "smtp", "pop3", logs=self.folder)
 
     def listed(self) -> list[str]:
-        """The names of all backups."""
-        if not self.backups.exists():
-            return []
-        done = run_posthouse(self.data, "backup", "list", str(self.backups), "--json", code=None)
-        return [one["name"] for one in json.loads(done.stdout).get("backups", [])]
+        """The names of all backups, the oldest first."""
+        return sorted(path.stem for path in (self.backups / "backups").glob("*.json"))
 
 
 def run_rounds(folder: Path, rounds: int, seed: int) -> Score:
     """Makes and kills backups, and judges them."""
     place = Place(folder)
     run_posthouse(place.data, "domain", "add", "x.mail")
-    for address in ADDRESSES:
-        add_account(place.data, address)
+    run_posthouse(place.data, "account", "add", *ADDRESSES, "--password-stdin", stdin=PASSWORD + "\n")
     score = Score(Ledger(ADDRESSES))
     began = time.monotonic()
     for number in range(1, rounds + 1):
@@ -208,7 +204,6 @@ def _restore_and_compare(place: Place, score: Score, promise: Promise, name: str
     finally:
         server.stop()
     server.log_file.unlink()
-    _must(score, "doctor", run_posthouse(place.drill, "doctor", "--store", code=None))
 
 
 async def _numbers(server: Server, address: str, score: Score) -> Counter[int]:
