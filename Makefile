@@ -40,6 +40,7 @@ torture: ## kill the server 200 times under load, also while it carries letters 
 	@$(BIN)/python -m tests.torture.outbox --rounds $(ROUNDS)
 	@$(BIN)/python -m tests.torture.collector --rounds $$(( ($(ROUNDS) + 4) / 5 ))
 	@$(BIN)/python -m tests.torture.backup --rounds $$(( ($(ROUNDS) + 4) / 5 ))
+	@$(BIN)/python -m tests.torture.backup_power --rounds $$(( ($(ROUNDS) + 3) / 4 )) || test $$? -eq 69
 	@$(BIN)/python -m tests.torture.machine --rounds $(FAULTS)
 	@$(BIN)/python -m tests.torture.upgrade
 	@$(BIN)/python -m tests.torture.damage --rounds $(ROUNDS)

@@ -38,6 +38,20 @@ async def test_a_letter_put_back_is_whole_and_new(house: House, size: int) -> No
     assert await house.damages() == []
 
 
+async def test_a_draft_that_was_used_spoils_nothing(house: House) -> None:
+    """Would catch files of a batch that are left behind when one of it fails."""
+    account = await house.account()
+    used = await draft_of(house, b"x")
+    await used.discard()
+    pairs = [(await draft_of(house, b"y" * 400_000), FORMER), (used, FORMER), (await draft_of(house, b"z"), FORMER)]
+    await refused(ValueError, lambda: house.store.put_back(account.inbox, pairs))
+    assert (await house.store.maildrop(account.inbox)).rows == []
+    if not house.in_memory:
+        await house.reopen()
+        assert not list((house.path / "content").glob("*/*"))
+        assert [path.name for path in (house.path / "staging").glob("*/*")] == ["lock"]
+
+
 async def test_a_mailbox_that_is_gone_takes_nothing_back(house: House) -> None:
     account = await house.account()
     await house.store.remove_account(account.address)

@@ -230,7 +230,7 @@ async def put_back(store: Store, drawn: Drawn, progress: Progress = lambda done,
         returned.made_account = True
     total, done = sum(one.size for one in drawn.missing), 0
     for some in _portions(drawn.missing):
-        letters = [letter for one in some if (letter := await _read(store, drawn, one, returned)) is not None]
+        letters = await _read_all(store, drawn, some, returned)
         if letters:
             returned.letters += len(await store.put_back(account.inbox, letters))
         done += sum(one.size for one in some)
@@ -249,6 +249,22 @@ def _portions(candidates: Sequence[Candidate]) -> Iterator[list[Candidate]]:
         octets += candidate.size
     if some:
         yield some
+
+
+async def _read_all(
+    store: Store, drawn: Drawn, candidates: Sequence[Candidate], returned: Returned
+) -> list[tuple[Draft, Former]]:
+    """These letters in drafts, but for those that are damaged. Raises Unavailable: then there is no draft left."""
+    letters: list[tuple[Draft, Former]] = []
+    try:
+        for one in candidates:
+            if (letter := await _read(store, drawn, one, returned)) is not None:
+                letters.append(letter)
+    except BaseException:
+        for draft, _ in letters:
+            await draft.discard()
+        raise
+    return letters
 
 
 async def _read(store: Store, drawn: Drawn, candidate: Candidate, returned: Returned) -> tuple[Draft, Former] | None:

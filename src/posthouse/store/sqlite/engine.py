@@ -440,7 +440,7 @@ class SqliteStore(Registers):
 
     async def put_back(self, mailbox: int, letters: Sequence[tuple[Draft, Former]]) -> list[int]:
         """Makes letters messages of a mailbox again, at its end. Raises Missing, Unavailable."""
-        contents = [await returning.settle(draft, self._files) for draft, _ in letters]
+        contents = await returning.settle([draft for draft, _ in letters], self._files)
         copies = [former for _, former in letters]
         unique_ids = [self._unique_ids.next() for _ in letters]
         work = functools.partial(returning.insert, mailbox, contents, copies, unique_ids, self._clock.now())
@@ -448,7 +448,7 @@ class SqliteStore(Registers):
             weight = sum(len(content.octets or b"") for content in contents)
             return await self._change(work, mailboxes=(mailbox,), weight=weight)
         except Missing:
-            self._files.remove(content.file for content in contents if content.file is not None)
+            returning.forget(contents, self._files)
             raise
         finally:
             self._lookups.changed()

@@ -26,8 +26,27 @@ class Content:
     file: str | None = None
 
 
-async def settle(draft: Draft, files: Files) -> Content:
-    """What a draft holds, in its place when it is large. Raises Unavailable."""
+async def settle(drafts: Sequence[Draft], files: Files) -> list[Content]:
+    """What drafts hold, in its place when it is large; the drafts are used up. Raises Unavailable: then nothing of
+    them is left."""
+    contents: list[Content] = []
+    try:
+        for draft in drafts:
+            contents.append(await _settled(draft, files))
+    except BaseException:
+        forget(contents, files)
+        for draft in drafts:
+            await draft.discard()
+        raise
+    return contents
+
+
+def forget(contents: Sequence[Content], files: Files) -> None:
+    """Removes the files of contents that got no row."""
+    files.remove(content.file for content in contents if content.file is not None)
+
+
+async def _settled(draft: Draft, files: Files) -> Content:
     assert isinstance(draft, LetterDraft), "a draft of this store"
     await draft.written()
     rest = draft.take()
