@@ -56,5 +56,11 @@ def test_root_backs_up_and_restores_the_mail_of_another_user(prepared: Path, tmp
         drill = data.parent / "drill"
         run(here, drill, "backup", "restore", str(backups))
         assert strangers(drill, NOBODY) == []
+        home = data.parent / "home"
+        home.mkdir()
+        os.chown(home, NOBODY, NOBODY)
+        run(here, home / "mail", "backup", "restore", str(backups))
+        run(here, home / "mail", "backup", "restore", str(backups), "--replace")
+        assert strangers(home, NOBODY) == []
         for path in backups.rglob("*"):
             assert path.is_dir() or b"root's own" not in path.read_bytes()

@@ -123,6 +123,8 @@ def _text(done: Restored, dry_run: bool) -> str:
     lines = [f"Restored {what} in {done.data}, {when}."]
     if done.owner:
         lines.append(f"It belongs to {done.owner}.")
+    if done.stranger:
+        lines.append(f"There is no user {done.stranger} here, whose it was: chown -R USER {done.data}")
     if done.configuration is not None:
         lines.append(f"The configuration it was served with, which lay elsewhere: {done.configuration}")
     if done.kept is not None:

@@ -21,7 +21,7 @@ from posthouse.store.backup.assemble import assemble
 from posthouse.store.backup.faults import ROOM, BackupError, Cause, Damaged, writing
 from posthouse.store.backup.manifest import Manifest
 from posthouse.store.backup.others import OUTSIDE
-from posthouse.store.backup.repository import Progress, reading
+from posthouse.store.backup.repository import Progress, Repository, reading
 from posthouse.store.backup.rights import Identity, acting_as, is_root, known_here, owner_of
 from posthouse.store.sqlite.pool import prepare
 from posthouse.store.sqlite.snapshot import Held, Numbers, begin_anew, last_numbers, unreadable
@@ -39,7 +39,8 @@ class Restored:
     data: Path
     kept: Path | None  # where the old directory is now
     held: Held = field(default_factory=lambda: Held(0, 0, 0))
-    owner: str = ""
+    owner: str = ""  # whose it is, when root did it
+    stranger: str = ""  # whose it was, when this system does not know that user
     configuration: Path | None = None  # which lay outside the data directory
 
 
@@ -64,18 +65,50 @@ def restore_all(
                     manifest, data, data if there else None, Held(manifest.letters, manifest.accounts, manifest.queued)
                 )
             data.parent.mkdir(parents=True, exist_ok=True)
-            with writing(data.parent, ROOM), _new_beside(data) as new:
-                _require_room(data.parent, manifest)
-                try:
-                    assemble(repository, manifest, new, durable=True, progress=progress)
-                    restored = Restored(manifest, data, None)
-                    restored.held = _prepare(new, _last(data, there), clock)
-                    restored.owner = _give(new, _heir(data if data.is_dir() else None, manifest))
-                    restored.kept = _put_in_place(new, data, there, clock)
-                    if (data / OUTSIDE).exists():
-                        restored.configuration = data / OUTSIDE
-                except Damaged as problem:
-                    raise repository.damage(problem) from problem
+            try:
+                return _Restoring(repository, manifest, data, there, clock).restore(progress)
+            except Damaged as problem:
+                raise repository.damage(problem) from problem
+
+
+class _Restoring:
+    """One restore of everything. What is made beside the data directory is made with the rights of whoever owns that
+    place, so that nobody can lead root elsewhere by a link in it; root's own place is root's."""
+
+    def __init__(self, repository: Repository, manifest: Manifest, data: Path, there: bool, clock: Clock) -> None:
+        self._repository = repository
+        self._manifest = manifest
+        self._data = data
+        self._there = there
+        self._clock = clock
+        self._maker = owner_of(data.parent)
+        self._heir = _heir(data if data.is_dir() else None, manifest)
+
+    def restore(self, progress: Progress) -> Restored:
+        """Does it. Raises what `restore_all` does, and Damaged."""
+        data, maker, heir = self._data, self._maker, self._heir
+        if is_root() and heir is not None and maker.uid not in (0, heir.uid):
+            text = (
+                f"{data.parent} belongs to {maker.user or maker.uid}, the mail to {heir.user or heir.uid}: nothing was "
+            )
+            raise BackupError(
+                Cause.EXISTS, f"{text}restored. Name a place with --data whose owner is root or the same."
+            )
+        restored = Restored(self._manifest, data, None, owner=_name(heir or maker) if is_root() else "")
+        if is_root() and heir is None:
+            restored.stranger = self._manifest.owner.user
+        last = _last(data, self._there)
+        with writing(data.parent, ROOM), _new_beside(data, maker) as new:
+            _require_room(data.parent, self._manifest)
+            assemble(self._repository, self._manifest, new, durable=True, owner=maker, progress=progress)
+            with acting_as(maker):
+                restored.held = _prepare(new, last, self._clock)
+            if heir is not None and heir.uid != maker.uid:
+                _give(new, heir)
+            with acting_as(maker):
+                restored.kept = _put_in_place(new, data, self._there, self._clock)
+        if (data / OUTSIDE).exists():
+            restored.configuration = data / OUTSIDE
         return restored
 
 
@@ -116,17 +149,19 @@ def _require_room(place: Path, manifest: Manifest) -> None:
 
 
 @contextlib.contextmanager
-def _new_beside(data: Path) -> Iterator[Path]:
+def _new_beside(data: Path, maker: Identity) -> Iterator[Path]:
     """A folder of our own beside the data directory, locked for as long as we live. What others left there that were
     killed is removed."""
-    for left in data.parent.glob(f"{_PREFIX}*"):
-        _remove_left(left)
-    new = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=data.parent))
-    lock = _locked(new)
+    with acting_as(maker):
+        for left in data.parent.glob(f"{_PREFIX}*"):
+            _remove_left(left)
+        new = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=data.parent))
+        lock = _locked(new)
     try:
         yield new
     finally:
-        shutil.rmtree(new, ignore_errors=True)
+        with acting_as(maker):
+            shutil.rmtree(new, ignore_errors=True)
         if lock is not None:
             os.close(lock)
 
@@ -177,19 +212,23 @@ def _heir(before: Path | None, manifest: Manifest) -> Identity | None:
     return known_here(Identity(manifest.owner.uid, manifest.owner.gid, manifest.owner.user, manifest.owner.group))
 
 
-def _give(new: Path, owner: Identity | None) -> str:
-    """Gives all of it away, the directory itself last: until then nobody else can reach into it."""
-    if owner is None or sys.platform == "win32":
-        return ""
+def _name(owner: Identity) -> str:
+    return owner.user or str(owner.uid)
+
+
+def _give(new: Path, owner: Identity) -> None:
+    """Gives all of what root made away, the directory itself last: until then nobody else can reach into it."""
+    if sys.platform == "win32":
+        return
     for folder, folders, files in os.walk(new):
         for name in (*folders, *files):
             os.lchown(os.path.join(folder, name), owner.uid, owner.gid)  # noqa: PTH118 (a walk of many)
     os.lchown(new, owner.uid, owner.gid)
-    return owner.user or str(owner.uid)
 
 
 def _put_in_place(new: Path, data: Path, there: bool, clock: Clock) -> Path | None:
     """The new directory takes the place; returns where the old one is."""
+    ready = new
     try:
         if not there:
             new.rename(data)
@@ -209,8 +248,9 @@ def _put_in_place(new: Path, data: Path, there: bool, clock: Clock) -> Path | No
     except OSError as problem:
         raise BackupError(
             Cause.STORAGE,
-            f"{data} cannot be put in place: {problem.strerror}. The old one is unchanged. Is it a place where a disk "
-            "is mounted? Then restore into a directory below it, and name that with --data.",
+            f"{data} cannot be put in place: {problem.strerror}. The old one is unchanged"
+            + (f", and the restored one lies in {ready}" if ready != new else "")
+            + ". Is it a place where a disk is mounted? Then name a directory below it with --data.",
         ) from problem
 
 
