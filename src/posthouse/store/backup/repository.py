@@ -78,10 +78,8 @@ class Repository:
     def find(self, name: str = "") -> Manifest:
         """The backup of this name, without one the newest. Raises BackupError."""
         sound, broken = self.manifests()
-        if not name and sound:
-            return sound[-1]
-        for manifest in sound:
-            if manifest.name == name:
+        for manifest in reversed(sound):
+            if name in ("", manifest.name):
                 if manifest.form != FORM:
                     raise _too_new(self.folder)
                 return manifest
