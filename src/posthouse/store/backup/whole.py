@@ -102,6 +102,9 @@ class _Restoring:
             _require_room(data.parent, self._manifest)
             assemble(self._repository, self._manifest, new, durable=True, owner=maker, progress=progress)
             with acting_as(maker):
+                for name in ("content", "staging"):  # also where there was no large letter
+                    (new / name).mkdir(mode=0o700, exist_ok=True)
+                sync_directory(new)
                 restored.held = _prepare(new, last, self._clock)
             if heir is not None and heir.uid != maker.uid:
                 _give(new, heir)
