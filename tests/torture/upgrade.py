@@ -107,7 +107,7 @@ def steps(folder: Path) -> list[tuple[str, int]]:
     _run(["strace", "-f", "-qq", "-o", str(words), "-e", f"trace={CALLS}"], data)
     seen: Counter[str] = Counter()
     found = []
-    for name in re.findall(r"^\d+ (\w+)\(", words.read_text(), re.MULTILINE):
+    for name in re.findall(r"^\d+ +(\w+)\(", words.read_text(), re.MULTILINE):
         seen[name] += 1
         found.append((name, seen[name]))
     return found
