@@ -263,7 +263,8 @@ def account_revoke_sender(invocation: Invocation, login: str, sender: str, as_js
 def account_remove(invocation: Invocation, addresses: Sequence[str], yes: bool, as_json: bool) -> None:
     """Remove somebody's mailbox with all letters in it.
 
-    On a terminal it asks first; --yes and scripts do not.
+    Letters that were deleted go with it: account undelete brings nothing back. On a terminal it asks first; --yes
+    and scripts do not.
     """
 
     async def work(directory: AccountDirectory) -> int:
