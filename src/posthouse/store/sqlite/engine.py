@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import itertools
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 from zlib import crc32
 
 import msgspec
 
 from posthouse.mail.envelope import Envelope
-from posthouse.mail.reply import Fault, Unavailable
+from posthouse.mail.reply import Unavailable
 from posthouse.observe.log import Log
 from posthouse.ports.queue import Queued
 from posthouse.ports.store import (
@@ -27,16 +26,12 @@ from posthouse.ports.store import (
     Delivery,
     Draft,
     Former,
-    Letter,
-    Maildrop,
     Missing,
-    Row,
 )
 from posthouse.ports.system import Clock, Random
-from posthouse.store.content import FileLetter, Files, LaterLetter, LetterDraft, SmallLetter
+from posthouse.store.content import Files, LetterDraft
 from posthouse.store.datadir import DataDirectory, NoDirectory
 from posthouse.store.model import (
-    INLINE,
     QUEUE_CHANGES,
     TALLY,
     Options,
@@ -47,13 +42,13 @@ from posthouse.store.model import (
 )
 from posthouse.store.sqlite import check, jobs, returning
 from posthouse.store.sqlite.inspection import LOOKED_UP, Inspection
-from posthouse.store.sqlite.jobs import LAST_UID, Deposit
+from posthouse.store.sqlite.jobs import Deposit
 from posthouse.store.sqlite.lookups import Lookups, Maildrops
 from posthouse.store.sqlite.lostfound import LostAndFound, name_of
 from posthouse.store.sqlite.memory import InlineWriter, SharedReaders, open_in_memory
 from posthouse.store.sqlite.pool import Readers, connect, prepare
 from posthouse.store.sqlite.queue import Parts, SqliteQueue
-from posthouse.store.sqlite.registers import Registers
+from posthouse.store.sqlite.reading import Reading
 from posthouse.store.sqlite.rescue import rescue
 from posthouse.store.sqlite.scrub import MOST_TOLD, Scrub, tell
 from posthouse.store.sqlite.tally import Lost, Tally, skip_numbers
@@ -62,31 +57,10 @@ from posthouse.store.sqlite.writer import Writer
 
 T = TypeVar("T")
 
-_SHORT_LIST: Final = 500  # messages up to which a maildrop is listed on the event loop's thread: half a millisecond
-_SLICE: Final = 5000  # rows made at once: a millisecond of the interpreter lock
-
 QUICK_CHECK: Final = 5.0  # seconds at most, after an unclean stop
 
-# The whole list comes as texts made inside SQLite, in one step: with a row a step each row would cost a turn of the
-# interpreter lock, milliseconds when the event loop is busy.
-_LIST: Final = """
-    SELECT (SELECT messages FROM mailbox WHERE id = :mailbox), count(*),
-        '[' || group_concat(id - (:mailbox << 32)) || ']',
-        group_concat(unique_id), '[' || group_concat(size) || ']', group_concat(retrieved + 2 * eight_bit, ''),
-        sum(size)
-    FROM message WHERE id BETWEEN (:mailbox << 32) AND (:mailbox << 32) + 4294967295
-        AND (SELECT messages FROM mailbox WHERE id = :mailbox) <= :most
-"""
-_FETCH: Final = """
-    SELECT message.id, message.prefix, message.size, content.checksum, content.file, content.data
-    FROM message LEFT JOIN content ON content.id = message.content WHERE message.id
-"""
-_numbers: Final = msgspec.json.Decoder(list[int])
-_encoder: Final = msgspec.json.Encoder()
-_DIGITS: Final = bytes(max(0, code - 48) for code in range(256))
 
-
-class SqliteStore(Registers):
+class SqliteStore(Reading):
     """A store in one data directory. Made by `posthouse.store.open_store`."""
 
     def __init__(
@@ -196,7 +170,7 @@ class SqliteStore(Registers):
             if strays:
                 sql = "SELECT file FROM content NOT INDEXED WHERE file IN (SELECT value FROM json_each(?))"
                 with self._readers.snapshot() as cursor:
-                    kept = cursor.execute(sql, (_encoder.encode(strays).decode(),)).fetchall()
+                    kept = cursor.execute(sql, (msgspec.json.encode(strays).decode(),)).fetchall()
                 strays = sorted(set(strays) - {name for (name,) in kept})
             for name in strays:
                 if self._lost is not None:
@@ -321,84 +295,6 @@ class SqliteStore(Registers):
         """Gives the maildrop lock back."""
         self._locked.discard(mailbox)
 
-    async def maildrop(self, mailbox: int) -> Maildrop:
-        """The messages of a mailbox now."""
-        if (known := self._maildrops.get(mailbox, self._lookups.mark())) is not None:
-            return known
-        row = self._readers.inline(_LIST, {"mailbox": mailbox, "most": _SHORT_LIST})[0]
-        if row[0] is not None and row[0] > _SHORT_LIST:
-            return await self._in_thread(self._long_maildrop, mailbox)
-        return self._maildrops.keep(_maildrop(mailbox, row))
-
-    def _long_maildrop(self, mailbox: int) -> Maildrop:
-        with self._readers.snapshot() as cursor:
-            return _maildrop(mailbox, cursor.execute(_LIST, {"mailbox": mailbox, "most": LAST_UID}).fetchall()[0])
-
-    async def fetch(self, mailbox: int, uids: Sequence[int]) -> list[Letter | None]:
-        """The messages with these UIDs, None for each that is gone."""
-        base = mailbox << 32
-        found: dict[int, Letter] = {}
-        room = INLINE
-        at = 0
-        while at < len(uids) and room > 0:
-            some = uids[at : at + _FETCH_STEP]
-            at += len(some)
-            for row in self._rows(base, some):
-                _, prefix, size, checksum, file, data = row
-                # Sound and small, as nearly all are: no further call for it.
-                if file is None and data is not None and crc32(data) == checksum and len(prefix) + len(data) == size:
-                    found[row[0] - base] = SmallLetter(prefix, size, prefix + data)
-                    room -= size
-                else:
-                    found[row[0] - base] = self._letter(*row)
-        if at < len(uids):
-            self._fetch_later(mailbox, uids[at:], found)
-        return [found.get(uid) for uid in uids]
-
-    def _rows(self, base: int, uids: Sequence[int]) -> list[Any]:
-        first, last = uids[0], uids[-1]
-        if first > 0 and last <= LAST_UID and last - first == len(uids) - 1 and list(uids) == [*range(first, last + 1)]:
-            return self._readers.inline(_FETCH_RUN, (base + first, base + last))  # neighbours: half the price
-        ids = [base + uid for uid in uids if 0 < uid <= LAST_UID]
-        if not ids:
-            return []
-        return self._readers.inline(_FETCH_SOME, ids + [0] * (_FETCH_STEP - len(ids)))
-
-    def _letter(
-        self, message: int, prefix: bytes, size: int, checksum: int | None, file: str | None, data: bytes | None
-    ) -> Letter:
-        return self._open(f"message {message >> 32}/{message & LAST_UID}", prefix, size, checksum, file, data)
-
-    def _open(
-        self, name: str, prefix: bytes, size: int, checksum: int | None, file: str | None, data: bytes | None
-    ) -> Letter:
-        if file is not None and checksum is not None:
-            return FileLetter(self._files, file, prefix, size, checksum)
-        problem = ""
-        if data is None:
-            problem = "has no content"
-        elif crc32(data) != checksum:
-            problem = "does not match its checksum"
-        elif len(prefix) + len(data) != size:
-            problem = f"has {len(prefix) + len(data)} octets instead of {size}"
-        if problem or data is None:
-            return SmallLetter(prefix, size, None, f"{name} {problem}")
-        return SmallLetter(prefix, size, prefix + data)
-
-    def _fetch_later(self, mailbox: int, uids: Sequence[int], found: dict[int, Letter]) -> None:
-        ids = _encoder.encode(jobs.ids_of(mailbox, uids)).decode()
-        rows = self._readers.inline(
-            "SELECT id, prefix, size FROM message WHERE id IN (SELECT value FROM json_each(?))", (ids,)
-        )
-        for message, prefix, size in rows:
-            found[message & LAST_UID] = LaterLetter(prefix, size, functools.partial(self._open_later, message))
-
-    def _open_later(self, message: int) -> Letter:
-        rows = self._readers.inline(_FETCH_RUN, (message, message))
-        if not rows:
-            raise Unavailable(Fault.STORAGE, f"message {message >> 32}/{message & LAST_UID} was removed meanwhile")
-        return self._letter(*rows[0])
-
     async def update(self, mailbox: int, deleted: Iterable[int], retrieved: Iterable[int]) -> None:
         """Removes messages and marks others as retrieved, in one transaction."""
         gone = list(deleted)
@@ -504,37 +400,6 @@ class SqliteStore(Registers):
 
 def _given(connection: sqlite3.Connection) -> sqlite3.Connection:
     return connection
-
-
-_FETCH_STEP: Final = 16
-_FETCH_RUN: Final = _FETCH + "BETWEEN ? AND ?"
-_FETCH_SOME: Final = f"{_FETCH}IN ({', '.join('?' * _FETCH_STEP)})"
-
-
-def _maildrop(mailbox: int, row: Sequence[Any]) -> Maildrop:
-    messages, count, uids, unique_ids, sizes, marks, octets = row
-    if messages is None:
-        raise Missing(f"mailbox {mailbox}")
-    if messages > count:  # a partial list would make a client that synchronizes delete the rest on its side too
-        raise Unavailable(
-            Fault.DAMAGED,
-            f"mailbox {mailbox} counts {messages} letters and only {count} can be read; "
-            "posthouse doctor --store says more, and --repair saves what is left",
-        )
-    if not count:
-        return Maildrop(mailbox, [], 0)
-    # Iterating over octets gives the marks as numbers: '0' to '3' become 0 to 3.
-    columns = zip(
-        _numbers.decode(uids),
-        unique_ids.split(","),
-        _numbers.decode(sizes),
-        marks.encode().translate(_DIGITS),
-        strict=True,
-    )
-    rows: list[Row] = []
-    while some := list(itertools.islice(columns, _SLICE)):  # each turn is short, the event loop runs in between
-        rows += some
-    return Maildrop(mailbox, rows, octets)
 
 
 __all__ = ["SqliteStore", "StoreError"]
