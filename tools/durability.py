@@ -67,10 +67,10 @@ LANES: Final = (
             _ROWS,
             _COMMIT,
             Step("+OK to QUIT", PROMISED, "reply +OK", "is said"),
-            Step("the file", WRITTEN, "unlink", "is unlinked"),
+            Step("a week later", WRITTEN, "unlink", "the file goes"),
         ),
         "cut here: all of them are still there",
-        "cut here: all of them are gone",
+        "cut here: all of them are gone (and can be brought back)",
     ),
 )
 

@@ -36,6 +36,7 @@ def traced(prepared: Path, tmp_path: Path) -> Iterator[tuple[Server, Path]]:
     to be told from its other writes."""
     strace = find_program("strace")
     data = Path(shutil.copytree(prepared, tmp_path / "data"))
+    (data / "posthouse.toml").write_text("[store]\nundelete = 0\n")  # nobody waits a week here
     with serving(data, "smtp", "pop3", environment={"POSTHOUSE_LOOP": "asyncio"}) as server:
         words = tmp_path / "strace"
         command = [strace, "-f", "-y", "-s", "40", "-e", f"trace={CALLS}", "-o", str(words)]
