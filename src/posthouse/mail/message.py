@@ -9,6 +9,7 @@ from posthouse.mail.charsets import codec, harmless, harmless_line
 from posthouse.mail.htmltext import html_to_text
 from posthouse.mail.mime import Octets, Part, decoded, parse, safe_name, text_of
 
+RETURNED: Final = "text/rfc822-headers"  # what a notice gives back of a letter (RFC 6522 §4): no word to its reader
 SHOWN_FIELDS: Final = ("From", "To", "Cc", "Reply-To", "Date", "Subject")
 HTML: Final = 2_097_152  # characters of HTML that are made into text
 ADDRESS_LINE: Final = 2_000  # characters of one field that are shown
@@ -133,7 +134,7 @@ def _leaves(root: Part) -> Iterator[Part]:
 def _is_text(part: Part) -> bool:
     """Whether it is read in its place: a text, of a kind that we do not know too (RFC 2046 §4.1.4), and a multipart
     whose parts cannot be told apart, for that may be all there is."""
-    if part.disposition == "attachment":
+    if part.disposition == "attachment" or part.type == RETURNED:
         return False
     if part.type in ("text/plain", "text/html"):
         return True
@@ -142,7 +143,7 @@ def _is_text(part: Part) -> bool:
 
 def _is_attachment(part: Part) -> bool:
     """Whether it can be saved. A text that has a file name is both read and saved."""
-    if part.disposition == "attachment":
+    if part.disposition == "attachment" or part.type == RETURNED:
         return True
     if part.type.startswith("text/"):
         return bool(part.filename)
