@@ -4,7 +4,7 @@ configuration and changed with it."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import tzinfo
@@ -140,11 +140,11 @@ class Relaying:
                     await self._relay.close()
                 await asyncio.gather(*self._former)
 
-    async def _plan(self, destination: str) -> Plan:
-        return await self._router.plan(destination)
+    def _plan(self, destination: str) -> Awaitable[Plan]:
+        return self._router.plan(destination)
 
     def _way(self, destination: str) -> Route | None:
         return self._router.way(destination)
 
-    async def _carry(self, parcel: Parcel, known: Result | None) -> Carried:
-        return await self._dispatcher.carry(parcel, known)
+    def _carry(self, parcel: Parcel, known: Result | None) -> Awaitable[Carried]:
+        return self._dispatcher.carry(parcel, known)

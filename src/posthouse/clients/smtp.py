@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from posthouse.clients.failure import Failure, Kind, broken, closed, dial, refusal, silent
@@ -205,11 +205,11 @@ class SmtpClient:
 
     # A letter
 
-    async def send(self, letter: Letter, stop_after: str = "") -> Outcome:
+    def send(self, letter: Letter, stop_after: str = "") -> Awaitable[Outcome]:
         """One transaction. Refused recipients never stop the others. `stop_after` "mail", "rcpt" or "data" breaks off
         there, and nothing is sent; after "data" the connection is of no more use. Raises nothing: what ends the
         session stands in the outcome."""
-        return await Transaction(self, letter).run(stop_after)
+        return Transaction(self, letter).run(stop_after)
 
     async def reset(self) -> Answer:
         """Forgets a transaction."""

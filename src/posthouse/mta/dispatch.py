@@ -129,14 +129,15 @@ class Dispatcher:
     async def carry(self, parcel: Parcel, known: Result | None) -> Carried:
         """An attempt with a parcel; with `known` none is made: that is what the destination just said to another."""
         destinations = self._destinations(parcel)
-        moved = any(destination != parcel.destination for destination in destinations)
+        moved = destinations != [parcel.destination] * len(destinations)
         if known is not None and not moved:
             results = [known] * len(parcel.items)
         else:
             results = await (self._deliver_apart(parcel, destinations) if moved else self._deliver(parcel))
         now = self._clock.now()
         schedule = self._router.schedule(parcel.destination) or self._schedule
-        waits = any(result.state in (Status.DEFERRED, Status.UNCERTAIN) for result in results)
+        states = {result.state for result in results}
+        waits = Status.DEFERRED in states or Status.UNCERTAIN in states
         jitter = self._random.octets(1)[0] / 255 if waits else 0.0  # asking the system costs as much as all the rest
         fates = [
             _Fate(item, result, schedule, now, jitter, destination)

@@ -47,8 +47,11 @@ class Onward:
         octets of the prefix are for mailboxes only. What can leave at once is leased in the same transaction, and has
         begun to leave when this returns. Raises Unavailable."""
         now = self._clock.now()
-        notices = await self._notices(targets, draft, letter, envelope, now)
-        at_once = {name for name in targets.destinations if self._manager.reserve(name)}
+        notices: Sequence[Notice] = ()
+        if targets.accounts or targets.expanded:
+            notices = await self._notices(targets, draft, letter, envelope, now)
+        destinations = targets.destinations
+        at_once = {name for name in destinations if self._manager.reserve(name)}
         queued = [
             Queued(
                 destination,
@@ -78,7 +81,7 @@ class Onward:
             raise
         for parcel in taken.parcels:
             self._manager.begin(parcel)
-        for destination in targets.destinations:
+        for destination in destinations:
             if destination not in at_once:
                 self._manager.wake(destination, now)
         for notice in notices:

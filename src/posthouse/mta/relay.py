@@ -270,7 +270,6 @@ class _Attempt:
 
     def _take(self, outcome: Outcome, places: Sequence[int], link: Link) -> None:
         dsn = "DSN" in link.client.extensions
-        more = any(result.status == "sent" for result in outcome.results)
         for place, result in zip(places, outcome.results, strict=True):
             answer = result.answer
             if result.status == "uncertain":
@@ -279,7 +278,7 @@ class _Attempt:
                 self._results[place] = at(lost, link.host, link.address)
             elif result.status == "not sent" or answer is None:
                 continue
-            elif not (more and result.stage == "rcpt" and too_many(answer)):
+            elif not (result.stage == "rcpt" and too_many(answer) and _sent(outcome)):
                 self._results[place] = at(
                     of_answer(answer, result.stage), link.host, link.address, dsn=dsn and result.status == "sent"
                 )
@@ -301,3 +300,7 @@ class _Attempt:
     def _settle(self, places: Sequence[int], result: Result, link: Link) -> None:
         for place in places:
             self._results[place] = at(result, link.host, link.address)
+
+
+def _sent(outcome: Outcome) -> bool:
+    return any(result.status == "sent" for result in outcome.results)

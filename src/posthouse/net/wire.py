@@ -69,6 +69,7 @@ class Wire(asyncio.BufferedProtocol):
         "_shared",
         "_stop_asked",
         "_timer",
+        "_timer_due",
         "_transport",
         "_wait_due",
         "_waiter",
@@ -95,6 +96,7 @@ class Wire(asyncio.BufferedProtocol):
         self._out: list[bytes] = []
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_due = 0.0
         self._wait_due = 0.0
         self._deadline: float | None = None
         self._ended = False
@@ -535,9 +537,11 @@ class Wire(asyncio.BufferedProtocol):
         # One timer serves many waits: it is moved only when it would ring too late, and looks again when it rings.
         if timer is None:
             self._timer = self._loop.call_at(due, self._tick)
-        elif timer.when() > due:
+            self._timer_due = due
+        elif self._timer_due > due:
             timer.cancel()
             self._timer = self._loop.call_at(due, self._tick)
+            self._timer_due = due
         waiter = self._waiter = self._loop.create_future()
         return waiter
 
@@ -549,6 +553,7 @@ class Wire(asyncio.BufferedProtocol):
             self._fail(TimeoutError())
         else:
             self._timer = self._loop.call_at(self._wait_due, self._tick)
+            self._timer_due = self._wait_due
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

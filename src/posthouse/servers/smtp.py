@@ -393,9 +393,9 @@ class _Session:
         if elapsed > RATE_GRACE and self._core.received < elapsed * self._server.limits.data_rate:
             raise TimeoutError
 
-    async def _data_ended(self, event: Event) -> Replies:
+    def _data_ended(self, event: Event) -> Awaitable[Replies]:
         assert isinstance(event, DataEnded)
-        return await self._end(event.failure)
+        return self._end(event.failure)
 
     async def _chunk_ended(self, event: Event) -> Replies:
         assert isinstance(event, ChunkEnded)
