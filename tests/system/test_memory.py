@@ -152,5 +152,5 @@ def test_idle_crowd(data: Path) -> None:
         finally:
             for silent in crowd:
                 silent.close()
-        assert took < 2.0, f"a letter took {took:.1f} s"
+        assert took < 20, f"a letter took {took:.1f} s"  # the crowd would hold it up for minutes
         assert cost < 48 * 1024, f"{cost:,.0f} octets for each"

@@ -4,6 +4,7 @@ and the next host is tried just when it may be (RFC 5321 §5.1)."""
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from typing import Final
 
@@ -63,7 +64,7 @@ async def fault(offer: bytes, stage: str, act: str) -> None:
     assert result.said is (act in ("4xx", "5xx", "421")) and result.host == "mx1.next.example", (act, result)
     assert result.stage == {"end": "end of data"}.get(stage, stage) and result.address == "127.0.0.1", (act, result)
     assert result.dead is (stage in ("greeting", "ehlo") and state is D), (act, result)
-    assert time.monotonic() - begun < 10, act
+    assert time.monotonic() - begun < 30, act  # a client without limits waits for minutes
 
 
 async def test_nobody_listens_anywhere() -> None:
@@ -88,9 +89,9 @@ async def test_a_host_that_keeps_each_time_but_not_the_whole() -> None:
 
     with ScriptedServer(host(PLAIN, rcpt=slowly)) as server:
         async with relay([server.port], attempt=1.0, data_rate=10**9) as one:
-            begun = time.monotonic()
             results = await one.deliver(parcel(*(f"r{n}@next.example" for n in range(100))))
-    assert {result.state for result in results} == {D} and time.monotonic() - begun < 3
+    assert {result.state for result in results} == {D}
+    assert sum(line.startswith(b"RCPT ") for line in server.heard) < 20
 
 
 async def test_a_host_that_does_not_read() -> None:
@@ -98,14 +99,18 @@ async def test_a_host_that_does_not_read() -> None:
     letter = b"Subject: x\r\n\r\n" + b"x" * 70 + b"\r\n"
     letter += (b"y" * 76 + b"\r\n") * 200_000
 
+    over = threading.Event()
+    hung_up: list[bool] = []
+
     def deaf(talk: Talk) -> None:
         talk.say(b"354 go on\r\n")
-        time.sleep(1.5)  # the client has given up by then
+        hung_up.append(over.wait(20))
         talk.hang_up()
 
     with ScriptedServer(host(PLAIN, data=deaf)) as server:
         async with relay([server.port]) as one:
-            begun = time.monotonic()
             (result,) = await one.deliver(parcel(letter=letter))
-            assert time.monotonic() - begun < 1.4
+            waited = bool(hung_up)
+            over.set()
+    assert not waited, "it waited until the host hung up"
     assert (result.state, result.stage) == (D, "content")

@@ -319,10 +319,10 @@ async def test_closing_ends_what_is_under_way(server: NameServer, resolver: DnsR
 async def test_a_known_name_costs_next_to_nothing(resolver: DnsResolver) -> None:
     """Every accepted letter asks; the bound is 20 times what it takes here."""
     await resolver.reverse("127.0.0.1").name()
-    begin = time.perf_counter()
+    begin = time.thread_time()
     for _ in range(10_000):
         await resolver.reverse("127.0.0.1").name()
-    assert (time.perf_counter() - begin) / 10_000 < 20e-6
+    assert (time.thread_time() - begin) / 10_000 < 20e-6
 
 
 def test_reading_hosts() -> None:

@@ -224,10 +224,10 @@ def test_the_question_at_every_recipient_takes_microseconds() -> None:
     router = make(None, *(Route(f"*.d{number}.example", ("a.example:25",)) for number in range(1000)))
     address = Address.parse("somebody@" + "a." * 60 + "example.com")
     router.destination(address)
-    begin = time.perf_counter()
+    begin = time.thread_time()
     for _ in range(1000):
         router.destination(address)
-    assert time.perf_counter() - begin < 0.5, "under 500 us each, 60 labels; a usual name has three"
+    assert time.thread_time() - begin < 0.5, "under 500 us each, 60 labels; a usual name has three"
 
 
 # By DNS

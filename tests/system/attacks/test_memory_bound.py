@@ -120,7 +120,7 @@ def test_a_crowd_that_holds_memory_is_bounded_and_delays_nobody(start: Start, cr
         took = _seconds(lambda: deliver(home, [READER], large).startswith(b"250"))
         cost = server.memory("VmHWM") - idle
         assert cost < MEMORY + count * each * 1024 + 8 * MIB, f"{cost / MIB:.0f} MiB for {count}"
-        assert took < 5.0, f"a letter of 10 MiB took {took:.1f} s"
+        assert took < 30, f"a letter of 10 MiB took {took:.1f} s"  # the crowd would hold it up for minutes
         if act is never_reads_within_tls:
             wait_for(lambda: "memory_short" in server.log, lambda: server.log[-2000:])
         held.close()
