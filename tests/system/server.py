@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.system.warm import run_warm
+
 PASSWORD = "stage-coach-7Kx9"
 SENDER = "test@x.mail"
 READER = "test2@x.mail"
@@ -58,10 +60,9 @@ def find_command() -> str:
 def run_posthouse(
     data: Path, *arguments: str, stdin: str = "", code: int | None = 0, timeout: float = 50
 ) -> subprocess.CompletedProcess[str]:
-    """Runs one command on a data directory and checks its exit code (None: any)."""
-    done = subprocess.run(
-        [find_command(), "--data", str(data), *arguments], input=stdin, capture_output=True, text=True, timeout=timeout
-    )
+    """Runs one command on a data directory and checks its exit code (None: any). A process of its own, forked from one
+    that is warm."""
+    done = run_warm(["--data", str(data), *arguments], stdin=stdin, timeout=timeout)
     if code is not None and done.returncode != code:
         raise AssertionError(
             f"posthouse {' '.join(arguments)} ended with {done.returncode}: {done.stdout}{done.stderr}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,14 +41,21 @@ FORMS = {
 }
 
 
-@pytest.fixture(scope="module")
-def mistrusted(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> Iterator[Server]:
-    """A server that does not know this machine: loopback has no more rights than the whole Internet."""
-    import shutil
+DENIED = "auth25,trusted,lmtp"  # clear stays, for the POP3 session that looks at the end
 
+
+@pytest.fixture(scope="module")
+def wary(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> Path:
+    """A data directory that gives this machine no more rights than the whole Internet."""
     data = Path(shutil.copytree(prepared, tmp_path_factory.mktemp("relay") / "data"))
-    denied = "auth25,trusted,lmtp"  # clear stays, for the POP3 session that looks at the end
-    run_posthouse(data, "network", "add", "127.0.0.0/8", "--deny", denied)
+    run_posthouse(data, "network", "add", "127.0.0.0/8", "--deny", DENIED)
+    return data
+
+
+@pytest.fixture(scope="module")
+def mistrusted(wary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that does not know this machine."""
+    data = Path(shutil.copytree(wary, tmp_path_factory.mktemp("mistrusted") / "data"))
     with serving(data, "smtp", "submission", "pop3") as server:
         yield server
 
@@ -93,19 +101,21 @@ def test_this_machine_relays_only_by_login_or_by_a_word_of_the_administrator(dat
         assert ask() == b"554 5.7.1"
 
 
-@pytest.fixture
-def with_routes(mistrusted: Server) -> Iterator[Server]:
-    """Routes say where letters go, not who may send them; only `--local` says that a domain is ours."""
+@pytest.fixture(scope="module")
+def with_routes(wary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The same with routes: they say where letters go, not who may send them; only `--local` says that a domain is
+    ours."""
+    data = Path(shutil.copytree(wary, tmp_path_factory.mktemp("routes") / "data"))
     routes = {
         "other.example": ("--to", "127.0.0.1:9"),
         "ours.example": ("--to", "127.0.0.1:9", "--local"),
         "*.below.example": ("--to", "127.0.0.1:9", "--local"),
         "nowhere.example": ("--local",),
     }
-    for pattern, words in routes.items():
-        run_posthouse(mistrusted.data, "route", "add", pattern, *words)
-    yield mistrusted
-    run_posthouse(mistrusted.data, "route", "remove", *routes)
+    with serving(data, "smtp") as server:
+        for pattern, words in routes.items():
+            run_posthouse(data, "route", "add", pattern, *words)
+        yield server
 
 
 LOCAL = {
