@@ -66,9 +66,8 @@ def test_nothing_in_a_comment_is_a_clause(noise: str, word: str) -> None:
     "piece", [b"(", b"()", b"((a)", b"<", b'"', b"[", b"\\", b";", b"; 1 ", b"a=(b ", b"2 Mar 26 1:2 "]
 )
 def test_a_hostile_field_takes_no_time(piece: bytes) -> None:
-    """Would catch a search that begins anew at every parenthesis: a field ten times as long may take ten times
-    as long, not a hundred times, and what is longer than FIELD no more. The best of interleaved samples of the
-    thread's own time."""
+    """Would catch a search that begins anew at every parenthesis, which takes minutes. Four fields of the greatest
+    length that is read take some hundredths of a second of the thread's own time, and longer ones no more."""
 
     def cost(octets: int) -> float:
         field = b"Received: from x " + piece * (octets // len(piece)) + b"\r\n"
@@ -76,9 +75,8 @@ def test_a_hostile_field_takes_no_time(piece: bytes) -> None:
         read_path(field * 4)
         return time.thread_time() - begun
 
-    samples = [(cost(FIELD // 10), cost(FIELD), cost(4 * FIELD)) for _ in range(3)]
-    short, whole, cut = (min(sample) for sample in zip(*samples, strict=True))
-    assert whole < 30 * short and cut < 3 * whole, (short, whole, cut)
+    assert cost(FIELD) < 2
+    assert cost(4 * FIELD) < 2
 
 
 def test_a_header_of_ten_megabytes() -> None:

@@ -108,9 +108,11 @@ def run_rounds(folder: Path, rounds: int, seed: int) -> Score:
     run_posthouse(place.data, "account", "add", *ADDRESSES, "--password-stdin", stdin=PASSWORD + "\n")
     score = Score(Ledger(ADDRESSES))
     began = time.monotonic()
-    for number in range(1, rounds + 1):
+    for number in range(1, 4 * rounds + 1):
+        if number > rounds and score.killed:
+            break  # further rounds only where all kills came too late
         score.rounds = score.ledger.tally.rounds = number
-        _round(place, score, random.Random(f"{seed}:{number}"), kill=number % 2 == 0)
+        _round(place, score, random.Random(f"{seed}:{number}"), kill=number % 2 == 0 or number > rounds)
         if number % 10 == 0:
             print(format_line(score, time.monotonic() - began), flush=True)
         if score.failed:
