@@ -67,7 +67,7 @@ def test_nothing_in_a_comment_is_a_clause(noise: str, word: str) -> None:
 )
 def test_a_hostile_field_takes_no_time(piece: bytes) -> None:
     """Would catch a search that begins anew at every parenthesis, which takes minutes. Four fields of the greatest
-    length that is read take some hundredths of a second of the thread's own time, and longer ones no more."""
+    length that is read take some tenths of a second of the thread's own time, and longer ones no more."""
 
     def cost(octets: int) -> float:
         field = b"Received: from x " + piece * (octets // len(piece)) + b"\r\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from posthouse.store import StoreError, open_store
 from posthouse.store.sqlite import upgrade
 from tests.contract.conftest import StillClock
+from tests.system.programs import find_program
 from tests.torture.upgrade import NEWEST, form_of, kill_at, make_store, require_whole, steps
 
 
@@ -29,9 +29,9 @@ async def test_every_earlier_form_is_brought_to_the_newest(tmp_path: Path, form:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 def test_killed_at_any_step_an_upgrade_goes_on_where_it_was(tmp_path: Path) -> None:
     """Six steps of all; `python -m tests.torture.upgrade` kills at every one."""
+    find_program("strace")
     known = steps(tmp_path)
     kills = kill_at(tmp_path, known[3 :: len(known) // 6])
     assert kills.count >= 6
